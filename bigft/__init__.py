@@ -1,0 +1,3 @@
+"""bigft fine-tunes large pretrained models as one YAML file describes it."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,70 @@
+"""`bigft <verb> ...`: finds the verb's module, parses, runs. A verb's module is imported only
+when it is chosen, so that a refused config costs no second of loading torch."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from bigft import __version__
+from bigft.config.errors import EXIT_BAD_INPUT, BadInput, Problem
+
+EXIT_INTERRUPTED = 130
+
+VERBS = {
+    "train": "fine-tune a model as a config describes it",
+    "check": "check config, data and model without training",
+    "config": "print the resolved config, or the JSON schema of all keys",
+    "env": "print versions and hardware",
+    "evaluate": "measure a run's model on a split",
+    "predict": "write a run's predictions",
+    "status": "say how a run stands",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0, 2 for input that is refused, 130 for Ctrl-C, or what the verb returns."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except BadInput as refused:
+        print(refused, file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if words[0] == "--version":
+        print(f"bigft {__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        nearest = get_close_matches(verb, VERBS, n=1)
+        mend = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(VERBS)}"
+        raise BadInput(Problem("bigft", f"no verb {verb!r}", mend))
+    module = import_module(f"bigft.cli.{verb}")
+    parser = ArgumentParser(prog=f"bigft {verb}", description=VERBS[verb], allow_abbrev=False)
+    module.add_arguments(parser)
+    # intermixed: options may stand between overrides, as in `a.b=c --nproc 4 d.e=f`
+    code: int = module.run(parser.parse_intermixed_args(rest))
+    return code
+
+
+def _help() -> str:
+    lines = [f"  {verb:10}{what}" for verb, what in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: bigft VERB ... | --version | --help",
+            "",
+            *lines,
+            "",
+            "`bigft VERB --help` tells more.",
+        ]
+    )

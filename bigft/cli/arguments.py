@@ -1,0 +1,33 @@
+"""The arguments of every verb that takes a config."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from bigft.config.load import load_config
+from bigft.config.sections import RunConfig
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """CONFIG and overrides; `read_config` reads them."""
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML file")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="put over the file's values"
+    )
+
+
+def read_config(args: Namespace, quiet: bool = False) -> RunConfig:
+    """The config that the arguments name; its notes go to stderr unless `quiet`.
+
+    Raises BadInput with every problem there is.
+    """
+    file, overrides = args.config, args.overrides
+    if file is not None and "=" in file and not Path(file).exists():
+        file, overrides = None, [file, *overrides]  # no file: the overrides say it all
+    loaded = load_config(file, overrides)
+    if not quiet:
+        for note in loaded.notes:
+            print(f"note: {note}", file=sys.stderr)
+    return loaded.config

@@ -1,0 +1,28 @@
+"""`bigft evaluate RUN --split test`: the scores of a run's model on one of its splits."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from bigft.runtime.run_directory import RunDirectory
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="a run directory (train.output_dir)")
+    parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="rows of a forward")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
+
+
+def run(args: Namespace) -> int:
+    from bigft.training.trained import Trained
+
+    trained = Trained.load(RunDirectory(args.run))
+    batch_size = args.batch_size or trained.config.train.per_device_eval_batch_size
+    evaluation = trained.evaluate(args.split, batch_size)
+    if not args.json:
+        print(evaluation.report, end="\n\n")
+    print(json.dumps(evaluation.scores, indent=2))
+    return 0

@@ -1,0 +1,36 @@
+"""The one error a user can cause: what is wrong, where, and how to mend it. Exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+EXIT_BAD_INPUT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to mend.
+
+    where: "file:line", "file:line: section.key" or the name of an option.
+    what: what is wrong, with the value found.
+    mend: what to write instead; "" where `what` already says it.
+    """
+
+    where: str
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.mend}" if self.mend else "")
+
+
+class BadInput(Exception):
+    """Input that bigft refuses; str() is one `where: what; how to mend it` line per problem.
+
+    Every verb turns it into those lines on stderr and exit code 2.
+    """
+
+    def __init__(self, problems: Problem | Sequence[Problem]) -> None:
+        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

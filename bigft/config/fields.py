@@ -1,0 +1,64 @@
+"""What every section is made of: its base class and the types that keys share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Keys of one mapping: unknown ones are refused, and nothing changes after loading.
+
+    strict: `learning_rate: true` or `seed: "42"` is a mistake, not a number.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
+def _none_or_many(value: Any) -> Any:
+    return () if value is None else _one_or_many(value)
+
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Path = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])
+]
+Paths = Annotated[
+    tuple[Path, ...], BeforeValidator(_none_or_many, json_schema_input_type=str | list[str] | None)
+]
+Modules = Annotated[str | tuple[str, ...], BeforeValidator(_as_tuple)]
+Column = Annotated[int, Field(ge=0)] | str
+
+
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """Every Section that a field's annotation names, through unions and Annotated."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from sections_in(inner)
+
+
+def names(choices: Any, tag: str) -> tuple[str, ...]:
+    """The names by which the members of a union of Sections are told apart."""
+    return tuple(section.model_fields[tag].default for section in sections_in(choices))

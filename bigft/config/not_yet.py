@@ -1,0 +1,51 @@
+"""What the vocabulary has and this version does not do: refused by name, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from bigft.config.rules import Clash
+from bigft.config.sections import RunConfig
+
+
+class NotYet(NamedTuple):
+    """key: its dotted name.  alive: the values that work today.  instead: what to use."""
+
+    key: str
+    alive: tuple[Any, ...]
+    instead: str = ""
+
+
+NOT_YET = (
+    NotYet("task.name", ("token-classification",)),
+    NotYet("model.fused_head", ("auto", False)),
+    NotYet("model.trust_remote_code", (False,), "use an architecture that transformers has"),
+    NotYet("data.format", ("auto", "conll", "conllu", "json", "jsonl", "parquet", "datasets")),
+    NotYet("data.packing", (False,), "rows of like lengths are padded to the longest"),
+    NotYet("adapt.method", ("full",)),
+    NotYet("optim.optim", ("adamw_torch", "sgd", "adamw_8bit")),
+    NotYet("optim.layerwise_lr_decay", (None,), "optim.head_learning_rate sets the head's apart"),
+    NotYet("parallel.offload_optimizer", ("none",), "optim.optim adamw_8bit has a small state"),
+    NotYet("parallel.offload_param", ("none",), "parallel.zero_stage 3 shards the parameters"),
+    NotYet("train.max_time", (None,), "train.max_steps bounds a run"),
+    NotYet("checkpoint.async_save", (False,)),
+    NotYet("report.report_to", ("tensorboard",)),
+)
+
+
+def not_yet(config: RunConfig) -> Iterator[Clash]:
+    """One clash per value that this version cannot honour."""
+    for key, alive, instead in NOT_YET:
+        value = attrgetter(key)(config)
+        values = value if isinstance(value, tuple) else (value,)
+        for dead in [each for each in values if each not in alive]:
+            works = " or ".join(map(_written, alive))
+            yield Clash(
+                (key,), f"{_written(dead)} is not available yet", instead or f"there is {works}"
+            )
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

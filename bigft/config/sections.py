@@ -1,0 +1,289 @@
+"""RunConfig: every key of a run; `bigft config --schema` prints the docstrings of the keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+
+from bigft.config.adapt import AdaptConfig, Full
+from bigft.config.fields import (
+    Column,
+    Count,
+    Fraction,
+    NotNegative,
+    Path,
+    Paths,
+    Positive,
+    Section,
+    Texts,
+)
+from bigft.config.tasks import TaskConfig
+
+Format = Literal[
+    "auto",
+    "conll",
+    "conllu",
+    "json",
+    "jsonl",
+    "parquet",
+    "datasets",
+    "csv",
+    "tsv",
+    "text",
+    "squad",
+    "imagefolder",
+]
+Optimizer = Literal[
+    "adamw_torch",
+    "adam",
+    "sgd",
+    "rmsprop",
+    "adamw_8bit",
+    "adam_8bit",
+    "lion_8bit",
+    "sgd_8bit",
+    "paged_adamw_8bit",
+    "paged_adam_8bit",
+    "paged_lion_8bit",
+    "cpu_adam",
+]
+Scheduler = Literal["linear", "cosine", "constant", "polynomial", "exponential"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "trackio"]
+
+
+def _whole_or_ratio(steps: float) -> float:
+    if steps >= 1 and steps != int(steps):
+        raise ValueError("a whole number of steps, or a ratio of all steps below 1")
+    return steps
+
+
+def _trackers(value: Any) -> Any:
+    """`report_to: none` and `report_to: tensorboard`, as transformers takes them."""
+    if isinstance(value, str):
+        return () if value == "none" else (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+class ModelConfig(Section):
+    """The pretrained model and its tokenizer."""
+
+    model_name_or_path: Path
+    """A directory, or the id of a model on the hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; null: the default branch."""
+    tokenizer_name: Path | None = None
+    """A tokenizer other than the model's own: a directory or a hub id."""
+    from_scratch: bool = False
+    """Random weights of the model's architecture instead of the pretrained ones."""
+    config_overrides: dict[str, JsonValue] = Field(default_factory=dict)
+    """Fields of the model's own config that are set to other values."""
+    dropout: Fraction | None = None
+    """Overrides every dropout of the model; null: as the model says."""
+    attn_implementation: (
+        Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None
+    ) = None
+    """How attention is computed; null: transformers' choice."""
+    fused_head: Literal["auto"] | bool = "auto"
+    """The fused loss head: where there is one (auto), always, or never."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model; needs a revision of 40 hex digits."""
+
+
+class DataConfig(Section):
+    """Where the samples are and how they become rows of tokens. Paths are relative to the
+    current directory."""
+
+    train_file: Paths = ()
+    """Files to train on: one path or a list."""
+    validation_file: Paths = ()
+    """Files to evaluate on during training."""
+    test_file: Paths = ()
+    """Files to evaluate on after training."""
+    dataset_name: Path | None = None
+    """A data set on the hub or a local directory, instead of files."""
+    dataset_config_name: str | None = None
+    """Configuration of that data set."""
+    dataset_revision: str | None = None
+    """Branch, tag or commit of that data set."""
+    format: Format = "auto"
+    """Format of the files; auto: by content, then by suffix."""
+    text_column_name: Column | None = None
+    """Column of the text or tokens: a name or a 0-based number; null: by format (CoNLL: first)."""
+    label_column_name: Column | None = None
+    """Column of the labels: a name or a 0-based number; null: by format (CoNLL: last)."""
+    label_all_tokens: bool = False
+    """Every sub-token of a word is a target, not only the first."""
+    label_list: Texts | None = None
+    """The labels in the order of their ids; null: those of the training data, sorted."""
+    max_seq_length: Count | None = None
+    """Tokens of a row at most; null: what the model takes."""
+    max_train_samples: Count | None = None
+    """Train on the first so many samples only."""
+    preprocessing_num_workers: Count | None = None
+    """Processes that tokenise; null: one."""
+    packing: bool = False
+    """Several samples share a row, without seeing each other."""
+
+
+class SchedulerKwargs(Section):
+    """Details of the schedule, as transformers' lr_scheduler_kwargs."""
+
+    num_cycles: Positive = 0.5
+    """Waves of the cosine; half a wave falls from the highest rate to the lowest."""
+    power: Positive = 1.0
+    """Exponent of the polynomial."""
+    min_lr_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The lowest rate, as a share of the highest; null: 0, and 0.01 for exponential."""
+
+
+class OptimConfig(Section):
+    """The optimizer, its schedule and the loss."""
+
+    optim: Optimizer = "adamw_torch"
+    """The optimizer."""
+    learning_rate: NotNegative = 5e-5
+    """The highest learning rate, reached after the warm-up."""
+    head_learning_rate: NotNegative | None = None
+    """The highest learning rate of the new head; null: learning_rate."""
+    layerwise_lr_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on the learning rate from each layer to the one below; null: none."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled weight decay; biases and norms have none."""
+    adam_beta1: Fraction = 0.9
+    """Decay of the mean of the gradient."""
+    adam_beta2: Fraction = 0.999
+    """Decay of the mean of its square."""
+    adam_epsilon: Positive = 1e-8
+    """Added to Adam's denominator."""
+    max_grad_norm: NotNegative = 1.0
+    """The gradient's norm is clipped to this; 0: no clipping."""
+    lr_scheduler_type: Scheduler = "linear"
+    """Course of the learning rate after the warm-up."""
+    lr_scheduler_kwargs: SchedulerKwargs = SchedulerKwargs()
+    """Details of the schedule."""
+    warmup_steps: Annotated[NotNegative, AfterValidator(_whole_or_ratio)] = 0.0
+    """Steps of linear warm-up; below 1 a ratio of all steps."""
+    label_smoothing_factor: Fraction = 0.0
+    """Share of each target that is spread over all classes."""
+    class_weights: dict[str, NotNegative] | None = None
+    """Weight of a target by its label; labels that are not named weigh 1."""
+
+
+class ParallelConfig(Section):
+    """How the run is spread over processes."""
+
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    """What ZeRO shards: 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters too."""
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
+    """Where the optimizer's state lives instead of the GPU."""
+    offload_param: Literal["none", "cpu", "nvme"] = "none"
+    """Where parameters live instead of the GPU (ZeRO-3)."""
+    deepspeed: Path | None = None
+    """JSON file of further DeepSpeed keys; one that contradicts this file is an error."""
+    ddp_timeout: Count = 1800
+    """Seconds after which a collective that hangs is an error."""
+
+
+class TrainConfig(Section):
+    """How long, in which batches and precision, and when to log, evaluate and save."""
+
+    output_dir: Path
+    """The run's directory."""
+    run_name: str | None = None
+    """Name of the run for trackers; null: the last part of output_dir."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Decides initial weights, order of samples, masks and dropout."""
+    num_train_epochs: Positive = 3.0
+    """Passes over the training data; may be a fraction."""
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    """Optimizer steps in all; above 0 it wins over num_train_epochs."""
+    max_time: Annotated[str, Field(pattern=r"^(\d+-)?\d+:\d\d:\d\d$")] | None = None
+    """Stop resumably after [days-]hours:minutes:seconds."""
+    global_batch_size: Count | None = None
+    """Samples of one optimizer step; null: per_device_train_batch_size *
+    gradient_accumulation_steps * processes."""
+    global_batch_tokens: Count | None = None
+    """Tokens of one optimizer step, instead of a number of samples."""
+    per_device_train_batch_size: Count = 8
+    """Samples of a micro-batch at most."""
+    per_device_train_batch_tokens: Count | None = None
+    """Tokens of a micro-batch at most, padding included; null: no bound."""
+    gradient_accumulation_steps: Count | None = None
+    """Micro-batches of one step; null: 1, or what a stated global batch needs."""
+    per_device_eval_batch_size: Count = 8
+    """Samples of a batch in evaluation."""
+    bf16: bool = False
+    """Compute in bf16; master weights, gradients and their sums stay fp32."""
+    fp16: bool = False
+    """Compute in fp16 with loss scaling (GPU only)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of keeping them."""
+    full_determinism: bool = False
+    """Only deterministic algorithms, where that costs speed too."""
+    logging_steps: Count = 10
+    """Steps between two log lines."""
+    eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
+    """When the validation set, if there is one, is evaluated."""
+    eval_steps: Count = 500
+    """Steps between two evaluations (eval_strategy steps)."""
+    metric_for_best_model: str | None = None
+    """Metric that tells the best checkpoint, with or without eval_; null: loss."""
+    greater_is_better: bool | None = None
+    """Whether more of that metric is better; null: unless its name ends with loss."""
+    load_best_model_at_end: bool = False
+    """Leave the best checkpoint behind, not the last."""
+    early_stopping_patience: Count | None = None
+    """Stop after so many evaluations without a better metric; null: never."""
+    save_strategy: Literal["no", "steps", "epoch", "best"] = "epoch"
+    """When a checkpoint is written; best: when an evaluation is the best so far."""
+    save_steps: Count = 500
+    """Steps between two checkpoints (save_strategy steps)."""
+    save_total_limit: Count | None = None
+    """Keep the newest so many checkpoints, and the best; null: all."""
+    resume_from_checkpoint: bool | Path = False
+    """true: continue if there is something to continue; or a checkpoint's directory."""
+
+
+class CheckpointConfig(Section):
+    """How checkpoints are written and read."""
+
+    strict: bool = False
+    """Stop at a damaged checkpoint instead of using the one before."""
+    async_save: bool = False
+    """Write while training goes on."""
+
+
+class ReportConfig(Section):
+    """Where the run tells of itself, beside its directory."""
+
+    report_to: Annotated[
+        tuple[Tracker, ...],
+        BeforeValidator(_trackers, json_schema_input_type=str | list[Tracker]),
+    ] = ()
+    """Trackers: one name, a list, or none."""
+    progress: Literal["auto", "bar", "lines", "none"] = "auto"
+    """On the terminal; auto: a bar on a terminal, lines elsewhere."""
+
+
+class RunConfig(Section):
+    """One YAML file, checked."""
+
+    task: TaskConfig
+    """What is learnt: a name, or a mapping of `name` and the task's options."""
+    model: ModelConfig
+    """The pretrained model and its tokenizer."""
+    data: DataConfig = DataConfig()
+    """Where the samples are and how they become rows of tokens."""
+    adapt: AdaptConfig = Full()
+    """Which parameters are trained."""
+    optim: OptimConfig = OptimConfig()
+    """The optimizer, its schedule and the loss."""
+    parallel: ParallelConfig = ParallelConfig()
+    """How the run is spread over processes."""
+    train: TrainConfig
+    """How long, in which batches and precision, and when to log, evaluate and save."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """How checkpoints are written and read."""
+    report: ReportConfig = ReportConfig()
+    """Where the run tells of itself, beside its directory."""

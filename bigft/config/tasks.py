@@ -1,0 +1,131 @@
+"""The options of each task: one model per task, told apart by `name`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from bigft.config.fields import Count, Positive, Section, names
+
+
+class Generation(Section):
+    """How text is generated in evaluation and prediction, as transformers' GenerationConfig."""
+
+    max_new_tokens: Count = 128
+    """Tokens generated for a record at most."""
+    num_beams: Count = 1
+    """Beams of the search; 1 is greedy."""
+    do_sample: bool = False
+    """Draw from the distribution instead of searching."""
+    temperature: Positive = 1.0
+    """Divides the logits before drawing."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the smallest set of tokens with this probability."""
+
+
+class TokenClassification(Section):
+    """One label per word: named entities, parts of speech, chunks."""
+
+    name: Literal["token-classification"] = "token-classification"
+    """The task."""
+    doc_stride: Annotated[int, Field(ge=0)] = 32
+    """Tokens that two windows of a sentence longer than the model share."""
+    return_entity_level_metrics: bool = False
+    """Report precision, recall and F1 of each entity type too."""
+
+
+class TextClassification(Section):
+    """One label per text."""
+
+    name: Literal["text-classification"] = "text-classification"
+    """The task."""
+
+
+class QuestionAnswering(Section):
+    """A span of the context as the answer."""
+
+    name: Literal["question-answering"] = "question-answering"
+    """The task."""
+    doc_stride: Annotated[int, Field(ge=0)] = 128
+    """Tokens that two windows of a long context share."""
+    n_best_size: Count = 20
+    """Start and end candidates that are combined."""
+    max_answer_length: Count = 30
+    """Tokens of an answer at most."""
+    version_2_with_negative: bool = False
+    """Some questions have no answer, as in SQuAD 2."""
+    null_score_diff_threshold: float = 0.0
+    """Score by which "no answer" must win."""
+
+
+class Seq2Seq(Section):
+    """A text from a text: translation, summaries."""
+
+    name: Literal["seq2seq"] = "seq2seq"
+    """The task."""
+    source_lang: str | None = None
+    """Language code of the source, for multilingual tokenizers."""
+    target_lang: str | None = None
+    """Language code of the target."""
+    source_prefix: str = ""
+    """Text put before every source, as T5 wants it."""
+    generation: Generation = Generation()
+    """How text is generated in evaluation and prediction."""
+
+
+class CausalLM(Section):
+    """The next token: instruction tuning, chat, plain text."""
+
+    name: Literal["causal-lm"] = "causal-lm"
+    """The task."""
+    assistant_only_loss: bool = True
+    """Only the answers are targets, where the data says who speaks."""
+    generation: Generation = Generation()
+    """How text is generated in evaluation and prediction."""
+
+
+class MaskedLM(Section):
+    """Masked tokens: adaptation to a domain."""
+
+    name: Literal["masked-lm"] = "masked-lm"
+    """The task."""
+    mlm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the tokens that is masked."""
+
+
+class ImageClassification(Section):
+    """One label per image."""
+
+    name: Literal["image-classification"] = "image-classification"
+    """The task."""
+
+
+class PromptClassification(Section):
+    """One label per text by a prompt and the words of a language model, for few samples."""
+
+    name: Literal["prompt-classification"] = "prompt-classification"
+    """The task."""
+
+
+_Options = Annotated[
+    TokenClassification
+    | TextClassification
+    | QuestionAnswering
+    | Seq2Seq
+    | CausalLM
+    | MaskedLM
+    | ImageClassification
+    | PromptClassification,
+    Field(discriminator="name"),
+]
+TASK_NAMES = names(_Options, "name")
+_Name = Annotated[str, WithJsonSchema({"enum": list(TASK_NAMES)})]
+
+
+def _mapping(value: Any) -> Any:
+    """`task: causal-lm` is short for `task: {name: causal-lm}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+TaskConfig = Annotated[_Options, BeforeValidator(_mapping, json_schema_input_type=_Name | _Options)]

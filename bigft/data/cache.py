@@ -1,0 +1,196 @@
+"""A cache of directories, each under a fingerprint; a directory appears whole or not at all.
+
+Several processes, on several hosts, may want the same directory at once. A lock spares them double
+work; that no half-written directory is ever read rests on os.rename alone, so it holds on network
+file systems whose locks do nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bigft.config.errors import BadInput, Problem
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when the prepared files change: older directories are then left alone
+STALE_SECONDS = 24 * 3600
+UNUSABLE_PLACE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EEXIST),  # a file where the directory should be
+}
+
+
+def cache_root() -> Path:
+    """Where prepared data lies: under BIGFT_CACHE, else XDG_CACHE_HOME/bigft or ~/.cache/bigft."""
+    if place := os.environ.get("BIGFT_CACHE"):
+        return Path(place).expanduser() / "prepared"
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "bigft" / "prepared"
+
+
+def fingerprint(parts: Mapping[str, Any], files: Sequence[str | os.PathLike[str]]) -> str:
+    """64 hex digits that change with anything that changes the prepared data.
+
+    parts: JSON types only: options, the tokenizer's JSON, bigft's version, the names of formats.
+    files: what is read; their names count too, since records state them. Read in small pieces.
+    Raises BadInput naming every file that cannot be read.
+    """
+    digests, problems = [], []
+    for file in [os.fspath(path) for path in files]:
+        try:
+            with open(file, "rb") as stream:
+                digests.append([file, hashlib.file_digest(stream, "sha256").hexdigest()])
+        except OSError as error:
+            problems.append(Problem(file, f"cannot be read: {error.strerror}"))
+    if problems:
+        raise BadInput(problems)
+    whole = {"format": FORMAT, "parts": dict(parts), "files": digests}
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prepared(root: Path, fingerprint: str, build: Callable[[Path], None]) -> Path:
+    """`<root>/<fingerprint>`, complete; `build(directory)` fills it where it is missing or damaged.
+
+    A build that fails leaves nothing behind but an empty lock file. One that is killed leaves a
+    directory `.tmp-...`, which a build after a day removes.
+    Raises BadInput where the place cannot be written, and whatever `build` raises.
+    """
+    final = root / fingerprint
+    if _is_intact(final):
+        return final
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root / f"{fingerprint}.lock"):
+            if not _is_intact(final):
+                if final.exists():
+                    log.warning("%s is damaged: preparing the data again", final)
+                _remove_stale(root)
+                _build(final, build)
+    except OSError as error:
+        if error.errno in UNUSABLE_PLACE and _concerns(error, root):
+            mend = "set BIGFT_CACHE to a directory that is writable and has space"
+            what = f"prepared data cannot be written: {error.strerror or error}"
+            raise BadInput(Problem(str(root), what, mend)) from error
+        raise
+    return final
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits for the advisory lock; the kernel frees it if its holder is killed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process prepares %s: waiting", path.stem)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            log.info("no locks at %s (%s): several processes may prepare the same", path, error)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _build(final: Path, build: Callable[[Path], None]) -> None:
+    owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    ours = final.with_name(f".tmp-{final.name}-{owner}")
+    ours.mkdir()
+    try:
+        build(ours)
+        _seal(ours)
+        _commit(ours, final)
+    finally:
+        shutil.rmtree(ours, ignore_errors=True)  # gone already if it was committed
+
+
+def _commit(ours: Path, final: Path) -> None:
+    while True:
+        try:
+            os.rename(ours, final)
+            _sync(final.parent)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if _is_intact(final):  # somebody else was faster
+            return
+        damaged = ours.with_name(f"{ours.name}-damaged")
+        with suppress(FileNotFoundError):  # somebody else is mending it too
+            os.rename(final, damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _seal(directory: Path) -> None:
+    """Writes meta.json, what `_is_intact` compares with, and makes everything durable."""
+    files = {
+        str(path.relative_to(directory)): _measure(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+    (directory / "meta.json").write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
+    for path in [*directory.rglob("*"), directory]:
+        _sync(path)
+
+
+def _is_intact(directory: Path) -> bool:
+    try:
+        meta = json.loads((directory / "meta.json").read_text())
+        return all(_measure(directory / name) == seen for name, seen in meta["files"].items())
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return False
+
+
+def _measure(path: Path) -> dict[str, int]:
+    """The size in bytes; of an Arrow file the number of rows too, read from its footer on."""
+    measures = {"bytes": path.stat().st_size}
+    if path.suffix == ".arrow":
+        with pa.memory_map(str(path)) as mapped:
+            reader = pa.ipc.open_file(mapped)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+            measures["rows"] = sum(batch.num_rows for batch in batches)
+    return measures
+
+
+def _remove_stale(root: Path) -> None:
+    oldest = time.time() - STALE_SECONDS
+    for directory in root.glob(".tmp-*"):
+        try:
+            newest = max(path.stat().st_mtime for path in [directory, *directory.iterdir()])
+        except OSError:  # its owner has just committed or removed it
+            continue
+        if newest < oldest:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _concerns(error: OSError, root: Path) -> bool:
+    """Whether the failure is one of the cache, and not of a data file that `build` reads."""
+    if error.filename is None:
+        return True
+    place = Path(os.fsdecode(error.filename))
+    return place.is_relative_to(root) or root.is_relative_to(place)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,104 @@
+"""What every reader of a file format shares: options, rows, and lines of checked text."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from bigft.config.errors import BadInput, Problem
+
+MAX_PROBLEMS = 20  # per file: enough to see a pattern, few enough to read
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How to read the files of one split; the names are those of the config's `data` section.
+
+    format: a key of FORMATS, or "auto".
+    text_column_name, label_column_name: a field's name or a column's 0-based number; None means
+        the format's default (CoNLL: first and last; CoNLL-U: form and upos).
+    max_samples: read no more than so many records; None reads all.
+    """
+
+    format: str = "auto"
+    text_column_name: str | int | None = None
+    label_column_name: str | int | None = None
+    max_samples: int | None = None
+
+
+class Row(NamedTuple):
+    """line: 1-based, where the row begins.  fields: column name -> value."""
+
+    line: int
+    fields: dict[str, Any]
+
+
+Reader: TypeAlias = Callable[[str, ReadOptions], Iterator[Row | Problem]]
+"""Yields the rows of one file, and a Problem in place of what it cannot read.
+
+Raises BadInput where nothing of the file can be read.
+"""
+
+
+def text_lines(path: str) -> Iterator[tuple[int, str] | Problem]:
+    """(1-based number, text without its line end) per line of a UTF-8 file, read as a stream.
+
+    Only LF and CRLF end a line: U+2028 and its like occur inside of tokens.
+    """
+    offset = 0
+    with open(path, "rb") as file:
+        for number, raw in enumerate(file, 1):
+            where = f"{path}:{number}"
+            if number == 1 and raw.startswith(BYTE_ORDER_MARK):
+                yield Problem(where, "a byte order mark (BOM)", "save it as UTF-8 without BOM")
+            elif b"\0" in raw:
+                found = f"a NUL byte at byte {offset + raw.index(0)} of the file"
+                yield Problem(where, found, "save it as UTF-8 text")
+            else:
+                try:
+                    yield number, raw.decode().removesuffix("\n").removesuffix("\r")
+                except UnicodeDecodeError as error:
+                    found = f"byte {offset + error.start} of the file"
+                    found += f" (0x{raw[error.start]:02x}) is not UTF-8"
+                    yield Problem(where, found, "save it as UTF-8")
+            offset += len(raw)
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """The mend that names the nearest of `names`; "" where none is near."""
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else ""
+
+
+def check_path(path: str, *, directory: bool) -> None:
+    """Raises BadInput, naming what lies nearby, unless `path` is a directory (or a file)."""
+    place = Path(path)
+    if not place.exists():
+        raise BadInput(Problem(path, "no such file", _nearest_path(place)))
+    if directory and not place.is_dir():
+        mend = "name the directory that `save_to_disk` wrote, or set another data.format"
+        raise BadInput(Problem(path, "a file, but the format `datasets` is a directory", mend))
+    if not directory and place.is_dir():
+        names = sorted(child.name for child in place.iterdir())
+        mend = f"name a file in it, such as {names[0]}" if names else ""
+        raise BadInput(Problem(path, "a directory, not a file", mend))
+
+
+def _nearest_path(place: Path) -> str:
+    parent = place.parent
+    if not parent.is_dir():
+        return f"there is no directory {parent} either"
+    mend = did_you_mean(place.name, sorted(child.name for child in parent.iterdir()))
+    return mend or f"its directory {parent} exists"
+
+
+def capped(problems: Sequence[Problem], where: str) -> list[Problem]:
+    """The first MAX_PROBLEMS, and a line that says so if there are more."""
+    shown = list(problems[:MAX_PROBLEMS])
+    if len(problems) > MAX_PROBLEMS:
+        shown.append(Problem(where, f"... and more; these are the first {MAX_PROBLEMS} problems"))
+    return shown

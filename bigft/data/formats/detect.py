@@ -1,0 +1,62 @@
+"""Which format a file has: by its content, and by its suffix where the content leaves it open."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from bigft.config.errors import BadInput, Problem
+from bigft.data.formats.base import BYTE_ORDER_MARK, check_path
+
+PARQUET_MAGIC = b"PAR1"
+DATASET_FILES = ("dataset_info.json", "state.json", "dataset_dict.json")
+SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+SUFFIXES |= {".conllu": "conllu", ".conllup": "conllu", ".parquet": "parquet"}
+
+# "{" and "[" are tokens too, so the character after the bracket counts.
+JSON_ARRAY = re.compile(rb"\s*\[\s*[{\]]")
+JSON_OBJECT = re.compile(rb'\s*\{\s*["}]')
+CONLLU_WORD = re.compile(rb"\d+([-.]\d+)?(\t[^\t]+){9}\r?\n?")
+HEAD = 65536  # bytes to look at: more than the comments ahead of a first sentence
+
+
+def detect_format(path: str) -> str:
+    """The key of FORMATS for a file or a directory. Raises BadInput where there is none."""
+    place = Path(path)
+    if place.is_dir() and any((place / name).is_file() for name in DATASET_FILES):
+        return "datasets"
+    check_path(path, directory=False)
+    with place.open("rb") as file:
+        head = file.read(HEAD).removeprefix(BYTE_ORDER_MARK)  # the reader refuses it
+    if not head:
+        raise BadInput(Problem(path, "an empty file"))
+    if head.startswith(PARQUET_MAGIC):
+        return "parquet"
+    if JSON_ARRAY.match(head):
+        return "json"
+    if JSON_OBJECT.match(head):
+        return _json_or_jsonl(place)
+    suffix = SUFFIXES.get(place.suffix.lower(), "")
+    return "conllu" if _is_conllu(head) else suffix or "conll"
+
+
+def _json_or_jsonl(place: Path) -> str:
+    """JSON Lines if the first line is an object by itself, unless that object holds the rows."""
+    with place.open("rb") as file:
+        first = next(line for line in file if line.strip())
+    try:
+        value = json.loads(first)
+    except ValueError:
+        return SUFFIXES.get(place.suffix.lower(), "json")
+    return "json" if isinstance(value.get("data"), list) else "jsonl"
+
+
+def _is_conllu(head: bytes) -> bool:
+    """`# sent_id` alone decides nothing: files of other columns carry CoNLL-U's comments too."""
+    for line in head.splitlines():
+        if line.startswith(b"# global.columns"):
+            return True
+        if line.strip() and not line.startswith(b"#"):
+            return CONLLU_WORD.fullmatch(line) is not None
+    return False

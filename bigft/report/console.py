@@ -1,0 +1,122 @@
+"""Events as plain lines, for logs and pipes; the wording is shared with the progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TextIO
+
+from bigft.runtime.events import Event
+
+# What a "log" event shows, in this order: (key, how).
+LOG_FIELDS: dict[str, Callable[[float], str]] = {
+    "epoch": "epoch {:.2f}".format,
+    "loss": "loss {:.4f}".format,
+    "learning_rate": "lr {:.1e}".format,
+    "grad_norm": "grad_norm {:.1f}".format,
+    "tokens_per_second": "{:,.0f} tokens/s".format,
+}
+START_FIELDS: dict[str, Callable[[float], str]] = {
+    "total_steps": "{:,} steps".format,
+    "num_train_epochs": "{:g} epochs".format,
+    "num_samples": "{:,} samples".format,
+    "global_batch": "global batch {:,}".format,
+    "world_size": "world size {}".format,
+    "trainable_parameters": "{:,} trainable parameters".format,
+}
+
+
+class Pace:
+    """How far the run is and how long it still takes, evaluations and saves included."""
+
+    def __init__(self) -> None:
+        self.total_steps = 0
+        self.step = 0
+        self.seconds_left: float | None = None
+        self._since: tuple[float, int] | None = None  # time and step of the first log
+
+    def __call__(self, event: Event) -> None:
+        if event["event"] == "start":
+            self.total_steps = event["total_steps"]
+        elif event["event"] == "resume":
+            self.step = event["step"]
+        elif event["event"] == "log":
+            self.step = event["step"]
+            # From the first log on: the first steps hold the warm-up of everything.
+            start, first = self._since = self._since or (event["time"], event["step"])
+            if self.step > first:
+                per_step = (event["time"] - start) / (self.step - first)
+                self.seconds_left = per_step * (self.total_steps - self.step)
+
+
+class Console:
+    """A sink that writes one line per event to `stream`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._pace = Pace()
+
+    def __call__(self, event: Event) -> None:
+        self._pace(event)
+        line = log_line(event, self._pace) if event["event"] == "log" else describe(event)
+        if line:
+            print(line, file=self._stream, flush=True)
+
+
+def log_line(event: Event, pace: Pace) -> str:
+    parts = [f"step {event['step']}/{pace.total_steps}", *shown(event, LOG_FIELDS)]
+    if pace.seconds_left is not None:
+        parts.append(f"{duration(pace.seconds_left)} left")
+    return "  ".join(parts)
+
+
+def describe(event: Event) -> str:
+    """Every event but "log" in words; "" for events that are not for people."""
+    match event["event"]:
+        case "start":
+            return "training: " + ", ".join(shown(event, START_FIELDS))
+        case "resume":
+            return f"going on from step {event['step']}" + (
+                f" ({event['path']})" if event.get("path") else ""
+            )
+        case "eval":
+            split = event["split"]
+            scores = [
+                f"{key} {value:.4f}"
+                for key, value in event.items()
+                if key.startswith(f"{split}_") and is_number(value) and key != f"{split}_runtime"
+            ]
+            return "  ".join([f"{split} at step {event['step']}", *scores])
+        case "checkpoint":
+            return f"saved {event['path']} in {duration(event['seconds'])}"
+        case "signal":
+            return f"{event['signal']} received: saving and stopping"
+        case "end":
+            took = f" after {duration(event['train_runtime'])}" if "train_runtime" in event else ""
+            return f"{event['status']} at step {event['step']}{took}"
+        case "note" | "report":
+            return str(event["text"])
+        case _:
+            return ""
+
+
+def shown(event: Event, fields: dict[str, Callable[[float], str]]) -> list[str]:
+    """The numbers of the event that are there, formatted."""
+    return [form(event[key]) for key, form in fields.items() if is_number(event.get(key))]
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def duration(seconds: float) -> str:
+    """ "0.8s", "42s", "2m10s", "3h05m", "2d04h": two units at most."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours == 0:
+        return f"{minutes}m{rest:02d}s"
+    days, hours = divmod(hours, 24)
+    return f"{hours}h{minutes:02d}m" if days == 0 else f"{days}d{hours:02d}h"

@@ -1,0 +1,46 @@
+"""Measurements as TensorBoard scalars under <output_dir>/runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bigft.config.errors import BadInput, Problem
+from bigft.report.console import is_number
+from bigft.runtime.events import Event
+
+
+class TensorBoard:
+    """A sink that writes train/loss, train/learning_rate, eval/f1, … by step."""
+
+    def __init__(self, output_dir: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise BadInput(
+                Problem(
+                    "report.report_to",
+                    "tensorboard is asked for but not installed",
+                    "pip install 'bigft[tensorboard]' or take it out of report.report_to",
+                )
+            ) from error
+        self._make_writer = SummaryWriter
+        self._directory = str(output_dir / "runs")
+        self._writer = SummaryWriter(self._directory)
+
+    def __call__(self, event: Event) -> None:
+        match event["event"]:
+            case "resume":
+                # TensorBoard then forgets the points of steps that will be done again.
+                self._writer.close()
+                self._writer = self._make_writer(self._directory, purge_step=event["step"] + 1)
+            case "log":
+                self._write(event, "train", "")
+            case "eval":
+                self._write(event, event["split"], f"{event['split']}_")
+            case "end":
+                self._writer.close()
+
+    def _write(self, event: Event, group: str, prefix: str) -> None:
+        for key, value in event.items():
+            if key.startswith(prefix) and key not in ("step", "time") and is_number(value):
+                self._writer.add_scalar(f"{group}/{key.removeprefix(prefix)}", value, event["step"])

@@ -1,0 +1,1 @@
+"""What evaluation counts and how it is scored; counts add up over ranks."""

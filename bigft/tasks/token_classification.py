@@ -1,0 +1,216 @@
+"""Token classification: one label per word (named entities, parts of speech, chunks)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bigft.config.errors import BadInput, Problem
+from bigft.config.sections import RunConfig
+from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
+from bigft.data.source import SPLITS, read_split
+from bigft.data.tag_schemes import detect_scheme
+from bigft.data.words import split_words
+from bigft.models.heads.token import attach_token_head
+from bigft.tasks.metrics.tagging import TaggingMetric, entities
+from bigft.tasks.protocol import Metric, Predicted, Prediction
+from bigft.tasks.token_fields import label_set, normalise, tag_sequences, to_bio_records
+from bigft.tasks.token_windows import NO_WORD, Windower
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class TokenClassification:
+    """The task for one label set and tokenizer. Members: see bigft.tasks.protocol.Task."""
+
+    auto_class = "AutoModelForTokenClassification"
+
+    def __init__(
+        self,
+        config: RunConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        max_length: int | None,
+    ) -> None:
+        self.labels = list(labels)
+        self._config = config
+        self._tokenizer = tokenizer
+        self._ids = {label: number for number, label in enumerate(self.labels)}
+        self._windower = Windower(tokenizer, max_length, config.task.doc_stride)
+        self._names = set(tokenizer.model_input_names)
+
+    # -- data ---------------------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
+        """All splits the config names, as {"tokens", "tags"} records, and the label set.
+
+        Raises BadInput with file and line of every record that cannot be used.
+        """
+        splits = {}
+        for split in SPLITS:
+            raw = read_split(config.data, split)
+            if raw is not None:
+                splits[split] = normalise(
+                    raw,
+                    text_column_name=config.data.text_column_name,
+                    label_column_name=config.data.label_column_name,
+                    label_list=config.data.label_list,
+                    split=split,
+                )
+        evidence = splits.get("train", next(iter(splits.values()), []))
+        scheme = detect_scheme(tag_sequences(evidence))
+        splits = {split: to_bio_records(records, scheme) for split, records in splits.items()}
+        labels = config.data.label_list or label_set(splits.get("train", evidence))
+        return splits, list(labels)
+
+    def encode(self, record: Record) -> list[Feature]:
+        tags = record.fields.get("tags")
+        label_all = self._config.data.label_all_tokens
+        windows = self._windower.windows(record.fields["tokens"])
+        features = []
+        for number, window in enumerate(windows):
+            labels_T = [IGNORE_INDEX] * len(window.input_ids_T)
+            if tags is not None:
+                for position, word in enumerate(window.words_T):
+                    if word != NO_WORD and tags[word] is not None:
+                        labels_T[position] = self._label(tags[word], record)
+                for position, word in enumerate(window.continues_T):
+                    if label_all and word != NO_WORD and tags[word] is not None:
+                        labels_T[position] = self._label(_inside(tags[word]), record)
+            features.append(
+                Feature(
+                    record.index,
+                    number,
+                    len(windows),
+                    window.input_ids_T,
+                    labels_T,
+                    {"words": window.words_T},
+                )
+            )
+        return features
+
+    def _label(self, tag: str, record: Record) -> int:
+        if tag not in self._ids:
+            raise BadInput(
+                Problem(
+                    record.where,
+                    f"label {tag!r} does not occur in the training data "
+                    f"({', '.join(self.labels[:20])})",
+                    "correct it, or name every label in data.label_list",
+                )
+            )
+        return self._ids[tag]
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        import torch
+
+        shape = (len(features), max(feature.length for feature in features))
+        input_ids_BT = np.full(shape, self._tokenizer.pad_token_id, dtype=np.int64)
+        attention_mask_BT = np.zeros(shape, dtype=np.int64)
+        labels_BT = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        for row, feature in enumerate(features):
+            input_ids_BT[row, : feature.length] = feature.input_ids_T
+            attention_mask_BT[row, : feature.length] = 1
+            labels_BT[row, : feature.length] = feature.labels_T
+        inputs = {"input_ids": input_ids_BT, "attention_mask": attention_mask_BT}
+        if "token_type_ids" in self._names:
+            inputs["token_type_ids"] = np.zeros(shape, dtype=np.int64)
+        target_rows_M = np.flatnonzero(labels_BT.ravel() != IGNORE_INDEX)
+        return Batch(
+            {name: torch.from_numpy(value) for name, value in inputs.items()},
+            torch.from_numpy(labels_BT),
+            torch.from_numpy(target_rows_M),
+            num_targets=len(target_rows_M),
+            num_tokens=int(attention_mask_BT.sum()),
+            features=list(features),
+        )
+
+    # -- model --------------------------------------------------------------------------------
+
+    def model_options(self) -> dict[str, Any]:
+        """What the model's config must say of the labels."""
+        return {
+            "num_labels": len(self.labels),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": dict(self._ids),
+        }
+
+    def attach_head(self, model: PreTrainedModel) -> None:
+        optim = self._config.optim
+        attach_token_head(
+            model,
+            label_smoothing=optim.label_smoothing_factor,
+            class_weights=self._class_weights(optim.class_weights),
+        )
+
+    def _class_weights(self, by_label: Mapping[str, float] | None) -> list[float] | None:
+        if by_label is None:
+            return None
+        unknown = sorted(set(by_label) - set(self.labels))
+        if unknown:
+            raise BadInput(
+                Problem(
+                    "optim.class_weights",
+                    f"no label {', '.join(map(repr, unknown))}",
+                    f"the labels are {', '.join(self.labels)}",
+                )
+            )
+        return [float(by_label.get(label, 1.0)) for label in self.labels]
+
+    def loss_sum(self, engine: Any, batch: Batch) -> torch.Tensor:
+        return engine(labels_BT=batch.labels_BT, **batch.inputs).loss_sum
+
+    # -- predictions --------------------------------------------------------------------------
+
+    def predict(self, engine: Any, batch: Batch) -> Predicted:
+        output = engine(labels_BT=batch.labels_BT, **batch.inputs)
+        scores_BT = output.logits_BTC.softmax(dim=-1).amax(dim=-1).tolist()
+        ids_BT = output.predictions_BT.tolist()
+        parts = []
+        for feature, ids_T, scores_T in zip(batch.features, ids_BT, scores_BT, strict=True):
+            owned = [at for at, word in enumerate(feature.columns["words"]) if word != NO_WORD]
+            parts.append(
+                {
+                    "tags": [self.labels[ids_T[at]] for at in owned],
+                    "scores": [scores_T[at] for at in owned],
+                }
+            )
+        return Predicted(output.loss_sum, parts)
+
+    def stitch(self, parts: Sequence[Prediction], record: Record) -> Prediction:
+        tags = [tag for part in parts for tag in part["tags"]]
+        scores = [score for part in parts for score in part["scores"]]
+        tokens = list(record.fields["tokens"])
+        prediction = {"tokens": tokens, "tags": tags, "scores": scores}
+        if "text" in record.fields and "offsets" in record.fields:
+            text, offsets = record.fields["text"], record.fields["offsets"]
+            prediction["text"] = text
+            prediction["entities"] = [
+                {
+                    "type": name,
+                    "text": text[offsets[first][0] : offsets[end - 1][1]],
+                    "start": offsets[first][0],
+                    "end": offsets[end - 1][1],
+                    "score": min(scores[first:end]),
+                }
+                for name, first, end in entities(tags)
+            ]
+        return prediction
+
+    def metric(self) -> Metric:
+        return TaggingMetric(self.labels, self._config.task.return_entity_level_metrics)
+
+    def text_record(self, text: str, index: int) -> Record:
+        """Plain text as a record without labels: its words, and where they stand."""
+        offsets = split_words(text)
+        tokens = [text[start:end] for start, end in offsets]
+        return Record(index, {"text": text, "tokens": tokens, "offsets": offsets}, "text", index + 1)
+
+
+def _inside(tag: str) -> str:
+    return "I-" + tag[2:] if tag.startswith("B-") else tag

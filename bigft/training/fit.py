@@ -1,0 +1,146 @@
+"""One run on one rank: from prepared data to trained weights, test scores and `model/`."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
+from bigft.config.errors import BadInput, Problem
+from bigft.runtime.events import EventStream
+from bigft.runtime.process_group import World
+from bigft.runtime.run_directory import RunDirectory
+from bigft.runtime.signals import StopRequest
+from bigft.training.build import Run, global_batch
+from bigft.training.checkpoint import CheckpointStore, TrainerState
+from bigft.training.engine import build_engine
+from bigft.training.export import export_model
+from bigft.training.loop import Loop
+from bigft.training.optimizers import OPTIMIZERS, parameter_groups
+
+
+def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> Path | None:
+    """The checkpoint that train.resume_from_checkpoint means; None: start from the beginning.
+
+    Raises BadInput if the named one is none, or one of another world size or global batch.
+    """
+    wanted = run.config.train.resume_from_checkpoint
+    if wanted is False:
+        return None
+    checkpoint = directory.latest_checkpoint if wanted is True else Path(wanted)
+    if checkpoint is None:
+        return None
+    state = TrainerState.read(checkpoint)
+    problems = []
+    if state.world_size != world_size:
+        problems.append(
+            Problem(
+                "train.resume_from_checkpoint",
+                f"{checkpoint} was saved by {state.world_size} ranks, these are {world_size}",
+                f"start {state.world_size} ranks (another number is not supported yet)",
+            )
+        )
+    batch = global_batch(run.config, world_size)
+    if state.global_batch != batch:
+        problems.append(
+            Problem(
+                "train.resume_from_checkpoint",
+                f"{checkpoint} was trained with {state.global_batch}, this config says {batch}",
+                "keep the global batch of the run that continues",
+            )
+        )
+    if state.data_fingerprint != run.data_fingerprint:
+        problems.append(
+            Problem(
+                "train.resume_from_checkpoint",
+                f"{checkpoint} was trained on other data, tokenizer or task options",
+                "restore them, or start anew in another train.output_dir",
+            )
+        )
+    if problems:
+        raise BadInput(problems)
+    return checkpoint
+
+
+def fit(
+    run: Run,
+    model: Any,
+    world: World,
+    events: EventStream,
+    directory: RunDirectory,
+    stop: StopRequest,
+    checkpoint: Path | None = None,
+) -> dict[str, Any] | None:
+    """Trains, evaluates and exports; the content of all_results.json, or None if told to stop.
+
+    Collective. model: of `Run.build_model`, on the CPU.  checkpoint: to go on from.
+    """
+    config, started = run.config, time.monotonic()
+    batch = global_batch(config, world.size)
+    order = run.order(batch)
+    state = TrainerState(global_batch=batch, data_fingerprint=run.data_fingerprint)
+    if checkpoint is not None:
+        state = TrainerState.read(checkpoint)
+
+    head_names = {
+        name
+        for name, _ in model.named_parameters()
+        if not name.startswith(model.base_model_prefix + ".")
+    }
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    groups = parameter_groups(model, config.optim, head_names)
+    model.to(world.device)
+    engine = build_engine(
+        model,
+        OPTIMIZERS[config.optim.optim](groups, config.optim),
+        deepspeed_config(config, world.size),
+    )
+    store = CheckpointStore(directory, world, config.train.save_total_limit)
+    if checkpoint is not None:
+        store.load(engine, checkpoint)
+    loop = Loop(run, engine, order, world, events, store, stop, state)
+    events.emit(
+        "start",
+        total_steps=loop.total_steps,
+        num_train_epochs=config.train.num_train_epochs,
+        num_samples=len(run.splits["train"]),
+        global_batch=batch,
+        world_size=world.size,
+        zero_stage=effective_zero_stage(config),
+        trainable_parameters=trainable,
+        device=str(world.device),
+    )
+    if checkpoint is not None:
+        events.emit("resume", step=state.step, path=checkpoint.name)
+    if not loop.run():
+        return None
+    results = {
+        "train_loss": state.total_loss / max(state.total_targets, 1),
+        "train_runtime": time.monotonic() - started,
+        "train_samples": len(run.splits["train"]),
+        "train_steps": state.step,
+        "train_skipped_steps": state.skipped_steps,
+        "train_tokens_per_second": state.total_tokens / max(state.training_seconds, 1e-9),
+        "epoch": loop.epoch,
+    }
+    left = state.step  # the step whose weights the run leaves behind
+    best = directory.path / f"checkpoint-{state.best_step}"
+    if config.train.load_best_model_at_end and best.is_dir():
+        left = state.best_step
+        if left != state.step:
+            store.load(engine, best)
+    for split, prefix in (("validation", "eval"), ("test", "test")):
+        if split in run.splits:
+            seen = loop.evaluations.get((split, left)) or loop.evaluate(split, prefix)
+            results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
+            events.emit("report", split=split, step=left, text=seen.report)
+    export_model(engine, run.tokenizer, directory.model, world)
+    engine.destroy()
+    gc.collect()
+    if world.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return results

@@ -1,0 +1,141 @@
+"""`bigft status`: every way in which a run can stand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigft.cli import status
+from bigft.config.errors import BadInput
+from bigft.runtime.events import MetricsFile
+from bigft.runtime.run_directory import RunDirectory
+
+
+def show(*arguments: str) -> None:
+    parser = argparse.ArgumentParser()
+    status.add_arguments(parser)
+    assert status.run(parser.parse_args(arguments)) == 0
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "run")
+    directory.claim(resume=False, world_size=2)
+    metrics = MetricsFile(directory.metrics_file)
+    metrics({"event": "start", "time": time.time(), "total_steps": 600})
+    metrics({"event": "log", "time": time.time(), "step": 120, "epoch": 0.6, "loss": 1.23456})
+    metrics({"event": "note", "time": time.time() - 3, "text": "a note has no step"})
+    return directory
+
+
+def commit(directory: RunDirectory, step: int) -> None:
+    path = directory.path / f"checkpoint-{step}"
+    path.mkdir()
+    (path / "COMMIT").touch()
+
+
+def rows(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """The table that `bigft status` prints, by the first column."""
+    show(str(path))
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == str(path)
+    width = max(line.index("  ", 2) for line in lines if "  " in line[2:])
+    return {line[:width].strip(): line[width:].strip() for line in lines}
+
+
+def as_json(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    show(str(path), "--json")
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_a_running_run_tells_how_far_it_is_and_who_runs_it(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = rows(directory.path, capsys)
+    assert table["status"] == "running"
+    assert table["step"] == "120/600 (20%)"
+    assert table["loss"] == "1.235"
+    assert table["process"].startswith(f"{os.getpid()} on ")
+    assert table["last event"].startswith("3.")
+
+
+def test_a_run_that_died_is_resumable_only_with_a_checkpoint(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory.update(pid_started=-1)
+    assert rows(directory.path, capsys)["status"] == f"failed (died: process {os.getpid()} is gone)"
+    commit(directory, 100)
+    table = rows(directory.path, capsys)
+    assert table["status"] == f"resumable (died: process {os.getpid()} is gone)"
+    assert table["latest checkpoint"] == str(directory.path / "checkpoint-100")
+    assert table["go on with"] == (
+        f"bigft train {directory.path}/config.yaml train.resume_from_checkpoint=true"
+    )
+
+
+def test_a_failed_run_tells_why(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory.update(status="failed", why="loss is NaN at step 121", exit_code=1)
+    assert rows(directory.path, capsys)["status"] == "failed (loss is NaN at step 121)"
+    assert as_json(directory.path, capsys)["exit_code"] == 1
+
+
+def test_a_finished_run_shows_its_final_metrics(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory.update(status="finished")
+    directory.write_results({"test_f1": 0.4391})
+    table = rows(directory.path, capsys)
+    assert table["status"] == "finished"
+    assert table["test_f1"] == "0.4391"
+
+
+def test_after_a_resume_the_step_is_the_one_gone_back_to(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    MetricsFile(directory.metrics_file)({"event": "resume", "time": time.time(), "step": 100})
+    answer = as_json(directory.path, capsys)
+    assert (answer["step"], answer["loss"]) == (100, None)
+
+
+def test_scripts_get_the_facts_without_wording(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = as_json(directory.path, capsys)
+    del answer["last_event"], answer["run_id"], answer["host"]
+    assert answer == {
+        "path": str(directory.path),
+        "status": "running",
+        "why": "",
+        "exit_code": None,
+        "pid": os.getpid(),
+        "world_size": 2,
+        "step": 120,
+        "total_steps": 600,
+        "epoch": 0.6,
+        "loss": 1.23456,
+        "latest_checkpoint": None,
+        "best_checkpoint": None,
+        "results": {},
+    }
+
+
+def test_a_run_that_has_logged_nothing_yet_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.claim(resume=False)
+    assert rows(tmp_path, capsys)["step"] == "0"
+
+
+def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no run directory: cannot read run\.json"):
+        show(str(tmp_path / "nothing"))

@@ -1,0 +1,201 @@
+"""Loaders give each rank its batches, as many as every other rank, and read ahead of the step."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigft.data.loader import READ_AHEAD, EvalLoader, StepLoader
+from bigft.data.order import Order, cut
+from bigft.data.prepare import PreparedSplit, prepare_split
+from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
+
+LAST_STEP = 9
+
+
+def encode(record: Record) -> list[Feature]:
+    """Every fifth record has two windows."""
+    num_windows = 1 + (record.index % 5 == 0)
+    ids = [record.index] * (record.index % 9 + 1)
+    return [Feature(record.index, w, num_windows, ids, ids) for w in range(num_windows)]
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> PreparedSplit:
+    directory = tmp_path_factory.mktemp("prepared")
+    prepare_split(directory, "train", (Record(i, {}, "f", i) for i in range(43)), encode)
+    return PreparedSplit(directory, "train")
+
+
+def collate(features: Sequence[Feature]) -> Batch:
+    longest = max(feature.length for feature in features)
+    labels_BT = torch.full((len(features), longest), IGNORE_INDEX)
+    for row, feature in enumerate(features):
+        labels_BT[row, : feature.length] = torch.tensor(feature.labels_T)
+    targets = torch.nonzero(labels_BT.flatten() != IGNORE_INDEX).flatten()
+    num_tokens = sum(feature.length for feature in features)
+    inputs = {"input_ids": labels_BT.clamp(min=0)}
+    return Batch(inputs, labels_BT, targets, len(targets), num_tokens, list(features))
+
+
+def rows(batches: Sequence[Batch]) -> Counter[tuple[int, int]]:
+    return Counter((f.record, f.window) for b in batches if b.num_targets for f in b.features)
+
+
+StepLoaders = Callable[..., StepLoader]
+
+
+@pytest.fixture
+def loader(split: PreparedSplit) -> Iterator[StepLoaders]:
+    made: list[StepLoader] = []
+
+    def make(
+        collate: Callable[[Sequence[Feature]], Batch] = collate,
+        rank: int = 0,
+        world_size: int = 1,
+        size: int = 8,
+        max_samples: int | None = 2,
+    ) -> StepLoader:
+        order = Order(split.lengths, 0, global_batch_size=size)
+        made.append(
+            StepLoader(split, order, collate, rank, world_size, max_samples, None, LAST_STEP)
+        )
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 5])
+def test_the_ranks_of_a_step_hold_its_global_batch_in_as_many_micro_batches(
+    split: PreparedSplit, loader: StepLoaders, world_size: int
+) -> None:
+    order = Order(split.lengths, 0, global_batch_size=8)
+    ranks = [loader(rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step in (0, 1, 7):
+        batches = [one.batches(step) for one in ranks]
+        assert len({len(own) for own in batches}) == 1
+        features = [split.feature(int(i)) for i in order.global_batch(step)]
+        wanted = Counter((f.record, f.window) for f in features)
+        assert rows([batch for own in batches for batch in own]) == wanted
+
+
+def test_a_rank_without_samples_runs_the_shortest_one_at_weight_zero(
+    split: PreparedSplit, loader: StepLoaders
+) -> None:
+    batch = loader(rank=2, world_size=3, size=2, max_samples=1).batches(0)[0]
+    ids = Order(split.lengths, 0, global_batch_size=2).global_batch(0)
+    assert len(cut(ids, split.lengths, 3, max_samples=1)[2][0]) == 0
+    assert [f.length for f in batch.features] == [split.lengths[ids].min()]
+    assert (batch.num_targets, batch.num_tokens) == (0, 0)
+    assert (batch.labels_BT == IGNORE_INDEX).all()
+
+
+def test_any_step_may_be_asked_for_at_any_time(loader: StepLoaders) -> None:
+    one = loader()
+    walked = [rows(one.batches(step)) for step in range(LAST_STEP + 1)]
+    for step in (4, 4, 5, 0, 9, 8):
+        assert rows(one.batches(step)) == walked[step]
+
+
+def test_the_next_steps_are_read_meanwhile_but_no_more_and_none_beyond_the_last(
+    loader: StepLoaders,
+) -> None:
+    collated: list[int] = []
+    done = threading.Condition()
+
+    def watched(features: Sequence[Feature]) -> Batch:
+        with done:
+            collated.append(threading.get_ident())
+            done.notify_all()
+        return collate(features)
+
+    one = loader(collate=watched, max_samples=None)  # one micro-batch a step
+    one.batches(0)
+    with done:
+        assert done.wait_for(lambda: len(collated) == 1 + READ_AHEAD, timeout=30)
+        assert not done.wait_for(lambda: len(collated) > 1 + READ_AHEAD, timeout=0.2)
+    assert threading.get_ident() not in collated
+    one.batches(LAST_STEP)
+    one.close()
+    assert len(collated) == 2 + READ_AHEAD
+
+
+def test_an_error_in_reading_ahead_is_raised_at_the_step_it_belongs_to(
+    split: PreparedSplit, loader: StepLoaders
+) -> None:
+    order = Order(split.lengths, 0, global_batch_size=8)
+    bad = split.feature(int(order.global_batch(2)[0]))
+
+    def faulty(features: Sequence[Feature]) -> Batch:
+        if bad in features:
+            raise RuntimeError("cannot collate")
+        return collate(features)
+
+    one = loader(collate=faulty)
+    one.batches(0)
+    one.batches(1)
+    with pytest.raises(RuntimeError, match="cannot collate"):
+        one.batches(2)
+    one.batches(3)
+
+
+def test_closing_ends_the_thread(loader: StepLoaders) -> None:
+    before = threading.active_count()
+    with loader() as one:
+        one.batches(0)
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 11])
+def test_evaluation_sees_every_row_once_and_fillers_are_flagged(
+    split: PreparedSplit, world_size: int
+) -> None:
+    loaders = [EvalLoader(split, collate, rank, world_size, 4) for rank in range(world_size)]
+    ranks = [list(one) for one in loaders]
+    assert len({len(items) for items in ranks} | {len(one) for one in loaders}) == 1
+    seen = [item.batch for items in ranks for item in items if not item.is_filler]
+    assert rows(seen) == Counter(
+        (f.record, f.window) for f in map(split.feature, range(len(split)))
+    )
+    for item in (item for items in ranks for item in items):
+        assert item.is_filler == (item.batch.num_targets == 0)
+    for items in ranks:
+        own = [f for item in items if not item.is_filler for f in item.batch.features]
+        for first, second in pairwise(own):
+            if first.window < first.num_windows - 1:
+                assert (second.record, second.window) == (first.record, first.window + 1)
+
+
+def test_evaluation_has_fillers_where_a_rank_has_fewer_rows(tmp_path: Path) -> None:
+    prepare_split(tmp_path, "test", [Record(3, {}, "f", 1), Record(1, {}, "f", 2)], encode)
+    split = PreparedSplit(tmp_path, "test")
+    last = list(EvalLoader(split, collate, 2, 3, 4))
+    assert [item.is_filler for item in last] == [True]
+    assert [f.record for f in last[0].batch.features] == [1]
+
+
+def test_an_evaluation_may_be_repeated_and_abandoned(split: PreparedSplit) -> None:
+    loader = EvalLoader(split, collate, 0, 1, 4)
+    before = threading.active_count()
+    for _ in loader:
+        break
+    assert threading.active_count() == before
+    assert rows([i.batch for i in loader]) == rows([i.batch for i in loader])
+
+
+@pytest.mark.gpu
+def test_pinned_batches_are_page_locked(split: PreparedSplit) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    for item in EvalLoader(split, collate, 0, 1, 4, pin_memory=True):
+        assert item.batch.labels_BT.is_pinned()
+        assert item.batch.inputs["input_ids"].is_pinned()

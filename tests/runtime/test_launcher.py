@@ -1,0 +1,176 @@
+"""Who am I, as torchrun, deepspeed and Slurm say it, and what a process should start with."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from bigft.config.errors import BadInput
+from bigft.runtime.launcher import (
+    Launch,
+    detect,
+    environment_for_rank,
+    free_port,
+    process_settings,
+)
+
+BY_LAUNCHER = {
+    "RANK": "5",
+    "LOCAL_RANK": "1",
+    "WORLD_SIZE": "8",
+    "MASTER_ADDR": "n1",
+    "MASTER_PORT": "29500",
+}
+BY_SLURM = {
+    "SLURM_JOB_ID": "70123",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "3",
+    "SLURM_NTASKS": "6",
+    "SLURM_STEP_TASKS_PER_NODE": "2,1(x2),2",
+    "MASTER_ADDR": "n1",
+}
+BY_HAND = {"MASTER_ADDR": "n1", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "6", "SLURM_PROCID": "0"}
+
+
+def without(environ: dict[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in environ.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "local_world_size"),
+    [
+        ({"LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none"}, "torchrun", 4),
+        ({"LOCAL_SIZE": "4", "CROSS_RANK": "1"}, "deepspeed", 4),
+        ({"LOCAL_WORLD_SIZE": "4"}, "environment", 4),
+        ({"LOCAL_WORLD_SIZE": "4", **without(BY_SLURM, "MASTER_ADDR")}, "environment", 4),
+    ],
+)
+def test_launchers_variables_are_read(
+    more: dict[str, str], kind: str, local_world_size: int
+) -> None:
+    assert detect({**BY_LAUNCHER, **more}) == Launch(5, 1, 8, local_world_size, "n1", 29500, kind)
+
+
+def test_a_task_of_a_slurm_step_is_a_rank() -> None:
+    assert detect(BY_SLURM) == Launch(5, 0, 6, 2, "n1", 15000 + 70123 % 15000, "slurm")
+
+
+def test_slurms_port_can_be_chosen() -> None:
+    launch = detect({**BY_SLURM, "MASTER_PORT": "1234"})
+    assert launch is not None
+    assert launch.master_port == 1234
+
+
+def test_a_slurm_step_of_one_node_needs_no_master_addr() -> None:
+    one_node = {**without(BY_SLURM, "MASTER_ADDR"), "SLURM_STEP_TASKS_PER_NODE": "6"}
+    launch = detect({**one_node, "SLURM_NODEID": "0", "WORLD_SIZE": "6"})
+    assert launch is not None
+    assert (launch.master_addr, launch.local_world_size) == ("127.0.0.1", 6)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        BY_HAND,
+        {**BY_SLURM, "SLURM_STEP_ID": "4294967291"},
+        {**BY_SLURM, "SLURM_STEP_ID": "4294967290"},
+    ],
+    ids=["bare", "batch script", "batch step", "interactive step"],
+)
+def test_a_process_that_no_launcher_started_is_by_hand(environ: dict[str, str]) -> None:
+    assert detect(environ) is None
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
+def test_a_missing_launcher_variable_is_named(name: str) -> None:
+    with pytest.raises(BadInput, match=f"^environment: {name}: not set, although") as caught:
+        detect(without(BY_LAUNCHER, name))
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({**BY_LAUNCHER, "RANK": "8"}, r"environment: RANK: 8 is not below WORLD_SIZE \(8\)"),
+        (
+            {**BY_LAUNCHER, "LOCAL_WORLD_SIZE": "1"},
+            r"environment: LOCAL_RANK: 1 is not below LOCAL_WORLD_SIZE \(1\)",
+        ),
+        ({**BY_LAUNCHER, "RANK": "-1"}, "environment: RANK: '-1' is not a number"),
+        ({**BY_LAUNCHER, "MASTER_PORT": "x"}, "environment: MASTER_PORT: 'x' is not a number"),
+        ({"WORLD_SIZE": "2"}, "environment: RANK: not set, although WORLD_SIZE is"),
+        (without(BY_SLURM, "SLURM_NTASKS"), "environment: SLURM_NTASKS: not set, although"),
+        (without(BY_SLURM, "MASTER_ADDR"), "MASTER_ADDR: not set, in a step of 4 nodes"),
+        ({**BY_SLURM, "WORLD_SIZE": "2"}, "environment: WORLD_SIZE: 2, but SLURM_NTASKS is 6"),
+        ({**BY_SLURM, "SLURM_PROCID": "6"}, r"SLURM_PROCID: 6 is not below SLURM_NTASKS \(6\)"),
+    ],
+)  # fmt: skip
+def test_contradictions_are_refused_by_name(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        detect(environ)
+
+
+def test_a_rank_of_our_own_recognises_itself() -> None:
+    launch = detect(environment_for_rank(1, 2, 4321, cores=8))
+    assert launch == Launch(1, 1, 2, 2, "127.0.0.1", 4321, "environment")
+
+
+@pytest.mark.parametrize(("cores", "world", "threads"), [(8, 2, "4"), (7, 2, "3"), (2, 4, "1")])
+def test_ranks_share_the_cores(cores: int, world: int, threads: str) -> None:
+    assert environment_for_rank(0, world, 1, cores)["OMP_NUM_THREADS"] == threads
+
+
+def test_a_free_port_can_be_listened_on() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free_port()))
+
+
+def test_settings_of_the_user_stay() -> None:
+    settings = process_settings({"MALLOC_TOP_PAD_": "1", "TOKENIZERS_PARALLELISM": "true"})
+    assert settings == {
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",
+        "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    }
+
+
+REEXEC = """
+import json, os, sys
+from bigft.runtime.launcher import process_settings, reexec_with
+print("start", os.getpid(), flush=True)
+reexec_with({**process_settings(os.environ), **json.loads(sys.argv[1])})
+print(os.environ["MALLOC_TOP_PAD_"], os.environ["TOKENIZERS_PARALLELISM"], sys.argv[2])
+"""
+
+
+def run_reexec(environ: dict[str, str], always: dict[str, str]) -> list[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    return subprocess.run(
+        [sys.executable, "-c", REEXEC, json.dumps(always), "a b"],
+        env={**clean, "TOKENIZERS_PARALLELISM": "true", **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout.splitlines()
+
+
+def test_a_process_without_the_malloc_settings_starts_anew_once_under_the_same_id() -> None:
+    first, second, result = run_reexec({}, always={})
+    assert first == second
+    assert result == "268435456 true a b"
+
+
+def test_a_second_start_that_does_not_take_does_not_loop() -> None:
+    assert len(run_reexec({}, always={"MALLOC_TOP_PAD_": "1"})) == 3
+
+
+def test_a_process_that_has_the_malloc_settings_goes_on() -> None:
+    assert len(run_reexec(process_settings({}), always={})) == 2

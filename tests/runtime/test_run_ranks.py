@@ -1,0 +1,162 @@
+"""Ranks on one machine, started and ended by `run_ranks`: real processes, no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bigft.runtime import launcher
+from bigft.runtime.launcher import run_ranks
+
+# Stands in for the package: `python -m bigft CODE` runs CODE with these names.
+RANK_PROGRAM = """
+import json, os, signal, sys, time
+rank = int(os.environ["RANK"])
+def ready():
+    open(f"ready-{os.getpid()}", "w").close()
+exec(sys.argv[1])
+"""
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "bigft.py").write_text(RANK_PROGRAM)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def environ(**more: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], **more}
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def ready_pids(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("ready-")) for path in folder.glob("ready-*")]
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_every_rank_gets_its_place_and_its_settings(stand_in: Path) -> None:
+    code = "json.dump(dict(os.environ), open(f'env-{rank}', 'w'))"
+    assert run_ranks([code], 2, environ(MALLOC_TOP_PAD_="7")) == 0
+    ranks = [json.loads((stand_in / f"env-{rank}").read_text()) for rank in range(2)]
+    assert [rank["RANK"] for rank in ranks] == ["0", "1"]
+    assert [rank["LOCAL_RANK"] for rank in ranks] == ["0", "1"]
+    assert {rank["WORLD_SIZE"] for rank in ranks} == {"2"}
+    assert ranks[0]["MASTER_PORT"] == ranks[1]["MASTER_PORT"]
+    cores = len(os.sched_getaffinity(0))
+    assert ranks[0]["OMP_NUM_THREADS"] == str(max(1, cores // 2))
+    assert ranks[0]["TOKENIZERS_PARALLELISM"] == "false"
+    assert ranks[0]["MALLOC_MMAP_THRESHOLD_"] == "1073741824"
+    assert ranks[0]["MALLOC_TOP_PAD_"] == "7"
+
+
+def test_threads_that_the_user_chose_stay(stand_in: Path) -> None:
+    code = "open('threads', 'w').write(os.environ['OMP_NUM_THREADS'])"
+    run_ranks([code], 1, environ(OMP_NUM_THREADS="17"))
+    assert (stand_in / "threads").read_text() == "17"
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "how"),
+    [
+        ("sys.exit(75)", 75, "exit code 75"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 128 + 9, "SIGKILL"),
+    ],
+)
+def test_the_first_failure_is_the_result_and_is_named(
+    end: str, code: int, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = "signal.signal(15, lambda *_: sys.exit(3)); open('up', 'w'); time.sleep(60)"
+    first = f"[time.sleep(0.01) for _ in iter(lambda: os.path.exists('up'), True)]; {end}"
+    program = f"exec({first!r} if rank == 1 else {other!r})"
+    before = time.monotonic()
+    assert run_ranks([program], 2, environ(), lambda rank: Path(f"{rank}.log")) == code
+    assert time.monotonic() - before < launcher.SECONDS_TO_STOP
+    assert f"bigft: rank 1 ended first, by {how}; its log: 1.log\n" in capfd.readouterr().err
+
+
+def test_a_rank_that_ignores_sigterm_is_killed_with_its_workers(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "SECONDS_TO_STOP", 0.3)
+    stubborn = "signal.signal(15, signal.SIG_IGN); os.fork(); ready(); time.sleep(60)"
+    failing = (
+        "[time.sleep(0.01) for _ in iter(lambda: len(os.listdir('.')) > 2, True)]; sys.exit(4)"
+    )
+    assert run_ranks([f"exec({failing!r} if rank == 1 else {stubborn!r})"], 2, environ()) == 4
+    rank_and_worker = ready_pids(stand_in)
+    assert len(rank_and_worker) == 2
+    wait_until(lambda: not any(map(alive, rank_and_worker)))
+
+
+@pytest.mark.parametrize("number", launcher.FORWARDED_SIGNALS, ids=lambda number: number.name)
+def test_a_signal_reaches_every_rank_once(stand_in: Path, number: signal.Signals) -> None:
+    code = f"""
+got = []
+signal.signal({int(number)}, lambda n, frame: got.append(n))
+ready()
+while not got: time.sleep(0.01)
+time.sleep(0.2)
+sys.exit(0 if got == [{int(number)}] else 1)
+"""
+
+    def send() -> None:
+        wait_until(lambda: len(ready_pids(stand_in)) == 2)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    thread = threading.Thread(target=send)
+    thread.start()
+    assert run_ranks([code], 2, environ()) == 0
+    thread.join()
+    assert signal.getsignal(number) is before
+
+
+def test_the_terminal_is_rank_zeros_and_the_others_write_their_logs(
+    stand_in: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (stand_in / "1.log").write_text("before\n")
+    code = "print('out of', rank); sys.stdout.flush(); print('err of', rank, file=sys.stderr)"
+    run_ranks([code], 2, environ(), lambda rank: stand_in / f"{rank}.log")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("out of 0\n", "err of 0\n")
+    assert (stand_in / "1.log").read_text() == "before\nout of 1\nerr of 1\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda n: n.name)
+def test_no_rank_outlives_the_parent(stand_in: Path, number: signal.Signals) -> None:
+    code = "signal.signal(15, signal.SIG_IGN); ready(); time.sleep(60)"
+    (stand_in / "parent.py").write_text(
+        f"import sys; sys.path[0] = {str(REPOSITORY)!r}\n"
+        "from bigft.runtime.launcher import run_ranks\n"
+        f"run_ranks([{code!r}], 2, {environ()!r})\n"
+    )
+    parent = subprocess.Popen([sys.executable, "parent.py"])
+    try:
+        wait_until(lambda: len(ready_pids(stand_in)) == 2)
+    finally:
+        parent.send_signal(number)
+        parent.wait()
+    wait_until(lambda: not any(map(alive, ready_pids(stand_in))))
