@@ -34,3 +34,6 @@ class BadInput(Exception):
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[BadInput], tuple[list[Problem]]]:
+        return BadInput, (self.problems,)  # whole again in another process

@@ -62,9 +62,6 @@ def mend_unknown(path: KeyPath) -> str:
     """What to write instead of an unknown key: the nearest of all sections, or all of this one."""
     if dotted(path) in KEYS:
         return f"it is an option of {', '.join(owners(path))}"
-    same_leaf = [key for key in KEYS if key.rsplit(".")[-1] == path[-1]]
-    if same_leaf:
-        return f"did you mean {' or '.join(same_leaf)}?"
     nearest = max(KEYS, key=lambda key: _likeness(key, path))
     if _likeness(nearest, path) >= CLOSE_ENOUGH:
         return f"did you mean {nearest}?"

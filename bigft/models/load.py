@@ -108,7 +108,10 @@ def load_model(
 ) -> PreTrainedModel:
     """The model on the CPU; `from_scratch` gives random weights of the global seed.
 
+    A head made for other labels is replaced by a new one, as a missing head is.
+
     auto_class: the name of transformers' Auto class of the task.  dtype: "auto" is the file's.
+    Raises BadInput if the weights cannot be read or do not fit the body of the architecture.
     """
     import transformers
 
@@ -123,19 +126,33 @@ def load_model(
     verbosity = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # a new head is no news: the task says so
     try:
-        return factory.from_pretrained(
+        loaded, info = factory.from_pretrained(
             name,
             config=config,
             revision=model.revision,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **extra,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise _not_loaded("model.model_name_or_path", name, error) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
+    body = f"{loaded.base_model_prefix}."
+    wrong = [key for key, *_ in info["mismatched_keys"] if key.startswith(body)]
+    wrong += [key for key in info["missing_keys"] if key.startswith(body)]
+    if wrong:
+        raise BadInput(
+            Problem(
+                "model.model_name_or_path",
+                f"the weights of {name!r} do not fit its config: {', '.join(sorted(wrong)[:3])}",
+                "give the config.json that belongs to the weights, or set model.from_scratch",
+            )
+        )
+    return loaded
 
 
 def _not_loaded(key: str, name: str, error: Exception) -> BadInput:

@@ -79,24 +79,30 @@ def describe(event: Event) -> str:
                 f" ({event['path']})" if event.get("path") else ""
             )
         case "eval":
-            split = event["split"]
-            scores = [
-                f"{key} {value:.4f}"
-                for key, value in event.items()
-                if key.startswith(f"{split}_") and is_number(value) and key != f"{split}_runtime"
-            ]
-            return "  ".join([f"{split} at step {event['step']}", *scores])
+            numbers = [f"{key} {value:.4f}" for key, value in scores(event).items()]
+            return "  ".join([f"{event['split']} at step {event['step']}", *numbers])
         case "checkpoint":
             return f"saved {event['path']} in {duration(event['seconds'])}"
         case "signal":
             return f"{event['signal']} received: saving and stopping"
         case "end":
+            step = f" at step {event['step']}" if "step" in event else ""
             took = f" after {duration(event['train_runtime'])}" if "train_runtime" in event else ""
-            return f"{event['status']} at step {event['step']}{took}"
+            why = f": {event['why']}" if event.get("why") else ""
+            return f"{event['status']}{step}{took}{why}"
         case "note" | "report":
             return str(event["text"])
         case _:
             return ""
+
+
+def scores(event: Event) -> dict[str, float]:
+    """The metrics of an "eval" event: eval_* of the validation set, test_* of the test set."""
+    return {
+        key: value
+        for key, value in event.items()
+        if key.startswith(("eval_", "test_")) and is_number(value)
+    }
 
 
 def shown(event: Event, fields: dict[str, Callable[[float], str]]) -> list[str]:

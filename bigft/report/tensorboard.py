@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem
-from bigft.report.console import is_number
+from bigft.report.console import is_number, scores
 from bigft.runtime.events import Event
 
 
@@ -34,13 +34,11 @@ class TensorBoard:
                 self._writer.close()
                 self._writer = self._make_writer(self._directory, purge_step=event["step"] + 1)
             case "log":
-                self._write(event, "train", "")
+                for key, value in event.items():
+                    if key not in ("step", "time") and is_number(value):
+                        self._writer.add_scalar(f"train/{key}", value, event["step"])
             case "eval":
-                self._write(event, event["split"], f"{event['split']}_")
+                for key, value in scores(event).items():
+                    self._writer.add_scalar(key.replace("_", "/", 1), value, event["step"])
             case "end":
                 self._writer.close()
-
-    def _write(self, event: Event, group: str, prefix: str) -> None:
-        for key, value in event.items():
-            if key.startswith(prefix) and key not in ("step", "time") and is_number(value):
-                self._writer.add_scalar(f"{group}/{key.removeprefix(prefix)}", value, event["step"])

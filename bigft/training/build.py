@@ -112,7 +112,7 @@ def prepare(config: RunConfig) -> Run:
     key = fingerprint(
         {
             "task": config.task.model_dump(mode="json"),
-            "data": config.data.model_dump(mode="json"),
+            "data": config.data.model_dump(mode="json", exclude={"preprocessing_num_workers"}),
             "tokenizer": tokenizer.backend_tokenizer.to_str(),
             "max_length": max_length,
             "bigft": __version__,

@@ -52,6 +52,7 @@ def encode(record: Record) -> list[Feature]:
 
 def build(directory: Path) -> None:
     prepare_split(directory, "train", records(), encode)
+    (directory / "labels.json").write_text('["B", "O"]')
 
 
 def assert_whole(directory: Path) -> None:
@@ -88,18 +89,19 @@ def test_a_split_reads_as_it_was_written(tmp_path: Path, num_workers: int | None
         assert array.tolist() == values
 
 
-def test_workers_see_tokenizers_without_threads_and_the_parent_as_before(
+def test_workers_leave_ctrl_c_and_the_threads_of_tokenizers_to_the_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
 
-    def encode_environment(record: Record) -> list[Feature]:
+    def encode_surroundings(record: Record) -> list[Feature]:
         threads = os.environ["TOKENIZERS_PARALLELISM"] == "true"
-        return [Feature(record.index, 0, 1, [int(threads)], [os.getpid()])]
+        interrupted = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+        return [Feature(record.index, 0, 1, [int(threads), int(interrupted)], [os.getpid()])]
 
-    prepare_split(tmp_path, "train", records(10), encode_environment, 2)
+    prepare_split(tmp_path, "train", records(10), encode_surroundings, 2)
     split = PreparedSplit(tmp_path, "train")
-    assert split.feature(0).input_ids_T == [0]
+    assert split.feature(0).input_ids_T == [0, 0]
     assert split.feature(0).labels_T != [os.getpid()]
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
@@ -297,6 +299,10 @@ def overwrite_footer(directory: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200] + bytes(200))
 
 
+def truncate_labels(directory: Path) -> None:
+    os.truncate(directory / "labels.json", 5)
+
+
 def remove_file(directory: Path) -> None:
     (directory / "train-records.arrow").unlink()
 
@@ -312,7 +318,8 @@ def state_other_rows(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [truncate, overwrite_footer, remove_file, cut_meta, state_other_rows]
+    "damage",
+    [truncate, overwrite_footer, truncate_labels, remove_file, cut_meta, state_other_rows],
 )
 def test_a_damaged_directory_is_prepared_again_with_a_warning(
     tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture

@@ -68,15 +68,15 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
         (
             {
                 "event": "eval",
-                "split": "eval",
+                "split": "validation",
                 "step": 100,
                 "epoch": 1.0,
                 "eval_loss": 0.25,
                 "eval_f1": 0.43911,
-                "eval_runtime": 3.2,
+                "eval_missing": None,
                 "eval_report": "text",
             },
-            "eval at step 100  eval_loss 0.2500  eval_f1 0.4391",
+            "validation at step 100  eval_loss 0.2500  eval_f1 0.4391",
         ),
         (
             {"event": "eval", "split": "test", "step": 600, "test_f1": 0.5},
@@ -96,7 +96,10 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
             {"event": "end", "status": "finished", "step": 600, "train_runtime": 330.2},
             "finished at step 600 after 5m30s",
         ),
-        ({"event": "end", "status": "failed", "step": 3}, "failed at step 3"),
+        (
+            {"event": "end", "status": "failed", "why": "loss is NaN", "exit_code": 1},
+            "failed: loss is NaN",
+        ),
         ({"event": "note", "text": "bf16 raises zero_stage to 1"}, "bf16 raises zero_stage to 1"),
     ],
     ids=lambda value: value["event"] if isinstance(value, dict) else "",

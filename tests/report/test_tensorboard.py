@@ -25,7 +25,16 @@ def test_measurements_become_scalars_of_their_group(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     sink = TensorBoard(tmp_path)
     sink({"event": "log", "time": 9.0, "step": 1, "loss": 0.5, "grad_norm": None})
-    sink({"event": "eval", "time": 9.0, "split": "eval", "step": 1, "epoch": 1.0, "eval_f1": 0.25})
+    sink(
+        {
+            "event": "eval",
+            "time": 9.0,
+            "split": "validation",
+            "step": 1,
+            "epoch": 1.0,
+            "eval_f1": 0.25,
+        }
+    )
     sink({"event": "note", "time": 9.0, "text": "no scalar"})
     sink({"event": "end", "time": 9.0, "status": "finished", "step": 1})
     assert read(tmp_path) == {"train/loss": [(1, 0.5)], "eval/f1": [(1, 0.25)]}

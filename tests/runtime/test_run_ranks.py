@@ -100,12 +100,14 @@ def test_the_first_failure_is_the_result_and_is_named(
 def test_a_rank_that_ignores_sigterm_is_killed_with_its_workers(
     stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = time.monotonic()
     monkeypatch.setattr(launcher, "SECONDS_TO_STOP", 0.3)
     stubborn = "signal.signal(15, signal.SIG_IGN); os.fork(); ready(); time.sleep(60)"
     failing = (
         "[time.sleep(0.01) for _ in iter(lambda: len(os.listdir('.')) > 2, True)]; sys.exit(4)"
     )
     assert run_ranks([f"exec({failing!r} if rank == 1 else {stubborn!r})"], 2, environ()) == 4
+    assert time.monotonic() - before < 30, "it was waited for, not killed"
     rank_and_worker = ready_pids(stand_in)
     assert len(rank_and_worker) == 2
     wait_until(lambda: not any(map(alive, rank_and_worker)))

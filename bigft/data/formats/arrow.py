@@ -45,11 +45,6 @@ def read_datasets(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
     yield from _named(loaded, loaded.features)
 
 
-def hub_splits(dataset_name: str, config_name: str | None, revision: str | None) -> list[str]:
-    """The names of the splits of a data set of the hub. Raises BadInput as read_hub does."""
-    return [str(split) for split in _load_hub(dataset_name, config_name, revision)]
-
-
 def read_hub(
     dataset_name: str,
     config_name: str | None,

@@ -21,7 +21,7 @@ class TaggingMetric:
     def __init__(self, labels: Sequence[str], per_type: bool) -> None:
         self._per_type = per_type
         self._words = TokenMetric(labels, "Words, as scikit-learn's classification_report")
-        has_entities = any(label.startswith("B-") for label in labels)
+        has_entities = any(split_tag(label)[0] == "B" for label in labels)
         self._entities = EntityMetric(labels) if has_entities else None
         self._names = self._entities.types if self._entities else list(labels)
 

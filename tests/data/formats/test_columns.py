@@ -143,10 +143,12 @@ def test_numbered_tokens_ask_for_the_columns(conll: Write) -> None:
     assert sentences(path, text_column_name=0) == [["1", "2"]]
 
 
-def test_column_numbers_outside_of_the_file_are_refused(conll: Write) -> None:
-    (line,) = refusal(conll("a\tO\n"), label_column_name=2)
+@pytest.mark.parametrize("column", [2, -1])
+def test_column_numbers_outside_of_the_file_are_refused(conll: Write, column: int) -> None:
+    (line,) = refusal(conll("a\tO\n"), label_column_name=column)
     assert line.endswith(
-        "data.label_column_name: column 2 of a file of 2 columns; write a number from 0 to 1"
+        f"data.label_column_name: column {column} of a file of 2 columns; "
+        "write a number from 0 to 1"
     )
 
 
@@ -212,11 +214,12 @@ def test_conllu_refuses_what_numbers_no_word(conll: Write) -> None:
     assert "a.conll:9: 2 columns where the file has 10: '4\\tb'" in lines[1]
 
 
-# -- published corpora ------------------------------------------------------------------------------
+# -- published corpora ----------------------------------------------------------------------------
 
 UNER = {"text_column_name": 1, "label_column_name": 2}
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("file", "num_sentences", "num_tokens", "options"),
     [

@@ -103,6 +103,7 @@ def test_an_object_without_rows_names_its_keys(read: Callable[..., object]) -> N
         read('{\n"x": [],\n"y": 1}')
 
 
+@pytest.mark.real
 def test_squad_files_give_their_articles(real_data: Callable[[str], Path]) -> None:
     path = real_data("xquad") / "xquad.en.json"
     records = read_records([str(path)], ReadOptions())
@@ -114,6 +115,7 @@ def test_squad_files_give_their_articles(real_data: Callable[[str], Path]) -> No
     assert sum(map(len, questions)) == 1190
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("file", "num_records"),
     [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bigft.config.errors import BadInput
-from bigft.data.formats import FORMATS, ReadOptions, detect_format, read_records
+from bigft.data.formats import FORMATS, ReadOptions, columns, detect_format, read_records
+from bigft.data.formats.base import text_lines
 
 CONLLU_LINE = "1\tEU\teu\tPROPN\tNNP\t_\t0\troot\t_\t_\n"
 
@@ -76,13 +78,14 @@ def test_max_samples_holds_over_files_and_reads_no_further(tmp_path: Path) -> No
 
 def test_files_are_read_as_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("a O\n\n" * 1000)
-    from bigft.data.formats import columns
-
     seen = []
-    lines = columns.text_lines
-    monkeypatch.setattr(
-        columns, "text_lines", lambda path: map(lambda x: seen.append(x) or x, lines(path))
-    )
+
+    def watched(path: str) -> Iterator[object]:
+        for item in text_lines(path):
+            seen.append(item)
+            yield item
+
+    monkeypatch.setattr(columns, "text_lines", watched)
     read_records([str(tmp_path / "a")], ReadOptions(max_samples=5))
     assert len(seen) < 20
 
