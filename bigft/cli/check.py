@@ -40,10 +40,9 @@ def describe(config: RunConfig, nproc: int) -> list[str]:
     if prepared.task.labels:
         lines.append(f"labels: {', '.join(prepared.task.labels)}")
     batch = global_batch(config, nproc)
-    total = prepared.order(batch).total_steps(
-        config.train.num_train_epochs, config.train.max_steps
-    )
+    total = prepared.order(batch).total_steps(config.train.num_train_epochs, config.train.max_steps)
     ((unit, size),) = batch.items()
-    lines.append(f"{total:,} steps of {size:,} {unit.removeprefix('global_batch_')} on {nproc} ranks")
+    unit = {"global_batch_size": "samples", "global_batch_tokens": "padded tokens"}[unit]
+    lines.append(f"{total:,} steps of {size:,} {unit}, ranks: {nproc}")
     lines += [f"note: {note}" for note in prepared.notes]
     return [*lines, "ok"]

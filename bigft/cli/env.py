@@ -84,7 +84,7 @@ def accelerators() -> dict[str, Any]:
     facts: dict[str, Any] = {"cuda_of_torch": torch.version.cuda}
     if not torch.cuda.is_available():
         return {**facts, "devices": "none"}
-    nccl = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+    nccl = torch.cuda.nccl.version()
     facts["nccl"] = ".".join(map(str, nccl))
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)

@@ -11,8 +11,11 @@ from bigft.config.errors import EXIT_BAD_INPUT, BadInput
 from bigft.config.load import check_batch, resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime import launcher
+from bigft.runtime.events import EventStream, MetricsFile
 from bigft.runtime.launcher import Launch
+from bigft.runtime.logs import log_to
 from bigft.runtime.run_directory import RunDirectory
+from bigft.runtime.signals import StopRequest
 
 EXIT_FAILED = 1
 EXIT_RESUMABLE = 75
@@ -69,10 +72,10 @@ def _start_ranks(args: Namespace, config: RunConfig, nproc: int) -> int:
 def _as_rank(config: RunConfig, launch: Launch) -> int:
     """One rank's whole run; the first one also keeps the run directory's books."""
     check_batch(config, launch.world_size)
-    launcher.reexec_with(launcher.process_settings(os.environ))
-    from bigft.runtime.events import EventStream
-    from bigft.runtime.signals import StopRequest
-
+    settings = launcher.process_settings(os.environ)
+    if launch.world_size == 1:
+        settings.pop("TOKENIZERS_PARALLELISM", None)  # nobody else wants the cores
+    launcher.reexec_with(settings)
     stop = StopRequest()
     stop.install()
     events = EventStream()
@@ -98,12 +101,14 @@ def _as_rank(config: RunConfig, launch: Launch) -> int:
 
 
 def _train(
-    config: RunConfig, launch: Launch, directory: RunDirectory, events: object, stop: object
+    config: RunConfig,
+    launch: Launch,
+    directory: RunDirectory,
+    events: EventStream,
+    stop: StopRequest,
 ) -> bool:
     """False if a signal stopped the run. Imports the heavy libraries, so it stands by itself."""
     from bigft.report import attach_sinks
-    from bigft.runtime.events import MetricsFile
-    from bigft.runtime.logs import log_to
     from bigft.runtime.process_group import join, leave
     from bigft.training.build import global_batch, prepare, versions
     from bigft.training.fit import checkpoint_to_resume, fit

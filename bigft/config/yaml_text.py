@@ -38,7 +38,7 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
 }
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
     depth = 0
 
@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         raise yaml.MarkedYAMLError(problem=refused, problem_mark=event.start_mark)
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+class _Dumper(yaml.SafeDumper):
     """Quotes what either version of YAML would take for something other than text."""
 
     def ignore_aliases(self, data: Any) -> bool:

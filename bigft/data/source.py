@@ -70,10 +70,11 @@ def _hub_splits(data: DataConfig) -> list[str]:
             )
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        why = " ".join(str(error).split())
         raise BadInput(
             Problem(
                 "data.dataset_name",
-                f"{data.dataset_name!r} cannot be loaded ({str(error).splitlines()[0]})",
+                f"{data.dataset_name!r} cannot be loaded ({why})",
                 "give a hub id, or a directory that `datasets` can load",
             )
         ) from error

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """load_kwargs: given to from_pretrained.  apply: (model, config.adapt) -> the model to train."""
+    """load_kwargs: for from_pretrained.  apply: (model, config.adapt) -> the model to train."""
 
     apply: Callable[[PreTrainedModel, Any], PreTrainedModel]
     load_kwargs: dict[str, Any] = field(default_factory=dict)

@@ -24,6 +24,8 @@ START_FIELDS: dict[str, Callable[[float], str]] = {
     "trainable_parameters": "{:,} trainable parameters".format,
 }
 
+EVAL_FIELDS = 5  # of an "eval" event: its scores come with the most telling first
+
 
 class Pace:
     """How far the run is and how long it still takes, evaluations and saves included."""
@@ -79,7 +81,8 @@ def describe(event: Event) -> str:
                 f" ({event['path']})" if event.get("path") else ""
             )
         case "eval":
-            numbers = [f"{key} {value:.4f}" for key, value in scores(event).items()]
+            telling = list(scores(event).items())[:EVAL_FIELDS]
+            numbers = [f"{key} {value:.4f}" for key, value in telling]
             return "  ".join([f"{event['split']} at step {event['step']}", *numbers])
         case "checkpoint":
             return f"saved {event['path']} in {duration(event['seconds'])}"

@@ -19,7 +19,7 @@ from bigft.runtime.launcher import Launch
 
 
 def choose_accelerator() -> str:
-    """ "cuda" or "cpu"; DS_ACCELERATOR decides where the user set it, before deepspeed is imported."""
+    """DS_ACCELERATOR where the user set it, else "cuda" or "cpu"; sets it for deepspeed to see."""
     chosen = os.environ.get("DS_ACCELERATOR") or ("cuda" if torch.cuda.is_available() else "cpu")
     os.environ["DS_ACCELERATOR"] = chosen
     return chosen
@@ -90,9 +90,7 @@ def join(launch: Launch, timeout_seconds: int, init_method: str | None = None) -
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     host_group = None
     if launch.world_size > 1:
-        host_group = (
-            dist.group.WORLD if accelerator == "cpu" else dist.new_group(backend="gloo")
-        )
+        host_group = dist.group.WORLD if accelerator == "cpu" else dist.new_group(backend="gloo")
     return World(launch.rank, launch.local_rank, launch.world_size, device, host_group)
 
 

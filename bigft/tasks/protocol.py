@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from bigft.config.sections import RunConfig
 from bigft.data.records import Batch, Feature, Record
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Prediction = dict[str, Any]
 """A task's answer for one record, JSON types only: one line of `bigft predict`."""
@@ -35,7 +37,7 @@ class Metric(Protocol):
         ...
 
     def compute(self) -> dict[str, float]:
-        """Scores in [0, 1] by name, without the split's prefix (`f1`, not `eval_f1`)."""
+        """Scores by name, the most telling first; no split's prefix (`f1`, not `eval_f1`)."""
         ...
 
     def report(self) -> str:
@@ -44,12 +46,27 @@ class Metric(Protocol):
 
 
 class Task(Protocol):
-    """See docs/architecture.md. Built once per process by the rows of TASKS."""
+    """See docs/architecture.md. Built once per process by the rows of TASKS.
 
-    @property
-    def labels(self) -> list[str]:
-        """Class names by id; [] where the task has none."""
+    labels: class names by id; [] where the task has none.
+    auto_class: the name of transformers' Auto class that the task trains.
+    """
+
+    labels: list[str]
+    auto_class: str
+
+    @classmethod
+    def read(cls, config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
+        """The records of every split that the config names, and the labels."""
         ...
+
+    def __init__(
+        self,
+        config: RunConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        max_length: int | None,
+    ) -> None: ...
 
     def encode(self, record: Record) -> list[Feature]:
         """The record's windows. Raises BadInput, naming file and line, if it cannot be used."""
@@ -68,6 +85,18 @@ class Task(Protocol):
         ...
 
     def metric(self) -> Metric: ...
+
+    def model_options(self) -> dict[str, Any]:
+        """What the model's config must say of the labels."""
+        ...
+
+    def attach_head(self, model: PreTrainedModel) -> None:
+        """Makes the model's forward answer what `loss_sum` and `predict` ask for."""
+        ...
+
+    def text_record(self, text: str, index: int) -> Record:
+        """A text of `bigft predict` as a record without labels."""
+        ...
 
 
 __all__ = ["Metric", "Predicted", "Prediction", "Task"]

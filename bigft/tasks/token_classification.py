@@ -9,6 +9,7 @@ import numpy as np
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
+from bigft.config.tasks import TokenClassification as Options
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, read_split
 from bigft.data.tag_schemes import detect_scheme
@@ -36,11 +37,12 @@ class TokenClassification:
         labels: Sequence[str],
         max_length: int | None,
     ) -> None:
+        assert isinstance(config.task, Options)
         self.labels = list(labels)
-        self._config = config
+        self._config, self._options = config, config.task
         self._tokenizer = tokenizer
         self._ids = {label: number for number, label in enumerate(self.labels)}
-        self._windower = Windower(tokenizer, max_length, config.task.doc_stride)
+        self._windower = Windower(tokenizer, max_length, self._options.doc_stride)
         self._names = set(tokenizer.model_input_names)
 
     # -- data ---------------------------------------------------------------------------------
@@ -203,13 +205,15 @@ class TokenClassification:
         return prediction
 
     def metric(self) -> Metric:
-        return TaggingMetric(self.labels, self._config.task.return_entity_level_metrics)
+        return TaggingMetric(self.labels, self._options.return_entity_level_metrics)
 
     def text_record(self, text: str, index: int) -> Record:
         """Plain text as a record without labels: its words, and where they stand."""
         offsets = split_words(text)
         tokens = [text[start:end] for start, end in offsets]
-        return Record(index, {"text": text, "tokens": tokens, "offsets": offsets}, "text", index + 1)
+        return Record(
+            index, {"text": text, "tokens": tokens, "offsets": offsets}, "text", index + 1
+        )
 
 
 def _inside(tag: str) -> str:

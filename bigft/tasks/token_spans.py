@@ -22,10 +22,8 @@ class Span(NamedTuple):
         return f"span {self.label} [{self.start}, {self.end})"
 
 
-def from_spans(
-    record: Record, text: str, labels: list[Any] | None, name: str
-) -> dict[str, list[Any]]:
-    """tokens, tags (BIO; None without labels) and offsets of a text.
+def from_spans(record: Record, text: str, labels: list[Any] | None, name: str) -> dict[str, Any]:
+    """tokens, tags (BIO; None without labels), text and offsets ([start, end] per token).
 
     labels: spans as the field `name` states them; None where it is absent.
     Raises BadInput for spans that overlap, leave the text or hold no word.
@@ -48,7 +46,8 @@ def from_spans(
             tags[at] = ("B-" if at == inside[0] else "I-") + span.label
     if problems:
         raise BadInput(problems)
-    return {"tokens": [text[start:end] for start, end in offsets], "tags": tags, "offsets": offsets}
+    tokens = [text[start:end] for start, end in offsets]
+    return {"tokens": tokens, "tags": tags, "text": text, "offsets": [list(o) for o in offsets]}
 
 
 def _spans(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bigft.config.errors import BadInput, Problem
@@ -70,12 +71,12 @@ class Windower:
         ids_by_word = self._sub_tokens(words)
         spans = self._cut([len(ids) for ids in ids_by_word])
         borders = [0]  # windows own the words between two borders
-        for (_, end), (next_start, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (next_start, _) in pairwise(spans):
             borders.append((next_start + end + 1) // 2)
         borders.append(len(words))
         return [
             self._window(ids_by_word, span, owned)
-            for span, owned in zip(spans, zip(borders, borders[1:], strict=False), strict=True)
+            for span, owned in zip(spans, pairwise(borders), strict=True)
         ]
 
     def _sub_tokens(self, words: Sequence[str]) -> list[list[int]]:
@@ -97,7 +98,7 @@ class Windower:
         return ids_by_word
 
     def _cut(self, sizes: Sequence[int]) -> list[tuple[int, int]]:
-        """Word ranges, each within the room; the next begins `stride` tokens before the last end."""
+        """Word ranges, each within the room; the next begins `stride` tokens before its end."""
         room = self._room
         if room is None or sum(sizes) <= room:
             return [(0, len(sizes))]

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bigft import __version__
 from bigft.config.errors import BadInput, Problem
@@ -72,14 +72,14 @@ class Run:
 
     def order(self, global_batch: dict[str, int]) -> Order:
         """The order of the training samples. global_batch: Order's argument, by its name."""
-        return Order(lengths=self.splits["train"].lengths, seed=self.config.train.seed, **global_batch)
+        return Order(
+            lengths=self.splits["train"].lengths, seed=self.config.train.seed, **global_batch
+        )
 
 
 def versions() -> dict[str, str]:
     """What ran: bigft and the libraries that decide its numbers."""
-    return {"bigft": __version__} | {
-        name: importlib.metadata.version(name) for name in LIBRARIES
-    }
+    return {"bigft": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def prepare(config: RunConfig) -> Run:
@@ -140,7 +140,11 @@ def global_batch(config: RunConfig, world_size: int) -> dict[str, int]:
 
 def window_length(data: DataConfig, positions: int | None) -> int | None:
     """Tokens of a row at most; None: no bound. Raises BadInput if the model cannot take as many."""
-    if data.max_seq_length is not None and positions is not None and data.max_seq_length > positions:
+    if (
+        data.max_seq_length is not None
+        and positions is not None
+        and data.max_seq_length > positions
+    ):
         raise BadInput(
             Problem(
                 "data.max_seq_length",

@@ -50,8 +50,8 @@ def evaluate(
         merged.merge(state)
     runtime = time.monotonic() - started
     scores = {
-        **merged.compute(),
         "loss": loss.mean(),
+        **merged.compute(),
         "runtime": runtime,
         "samples": split.num_records,
         "samples_per_second": split.num_records / runtime,

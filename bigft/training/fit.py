@@ -114,8 +114,8 @@ def fit(
         trainable_parameters=trainable,
         device=str(world.device),
     )
-    if checkpoint is not None:
-        events.emit("resume", step=state.step, path=checkpoint.name)
+    # Also at step 0: what an older run wrote to the same metrics.jsonl is past.
+    events.emit("resume", step=state.step, path=checkpoint.name if checkpoint else None)
     if not loop.run():
         return None
     results = {
@@ -129,7 +129,7 @@ def fit(
     }
     left = state.step  # the step whose weights the run leaves behind
     best = directory.path / f"checkpoint-{state.best_step}"
-    if config.train.load_best_model_at_end and best.is_dir():
+    if config.train.load_best_model_at_end and state.best_step is not None and best.is_dir():
         left = state.best_step
         if left != state.step:
             store.load(engine, best)

@@ -89,6 +89,7 @@ class Loop:
                 batches = loader.batches(state.step)
                 counts = count(self._world, batches, bool(self._stop))
                 if counts.stop_requests:
+                    self._events.emit("signal", signal=self._stop.signal, step=state.step)
                     self._save("signal")
                     return False
                 self._step(batches, counts)
@@ -245,7 +246,5 @@ class Loop:
         path = self._store.save(self._engine, state)
         self._last_save = state.step
         seconds = time.monotonic() - started
-        self._events.emit(
-            "checkpoint", step=state.step, path=path.name, seconds=seconds, kind=kind
-        )
+        self._events.emit("checkpoint", step=state.step, path=path.name, seconds=seconds, kind=kind)
         self._window.paused += seconds

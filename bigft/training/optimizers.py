@@ -25,11 +25,9 @@ def _sgd(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
 
 
 def _adamw_8bit(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
-    import bitsandbytes
+    from bitsandbytes.optim.adamw import AdamW8bit
 
-    return bitsandbytes.optim.AdamW8bit(
-        groups, betas=(optim.adam_beta1, optim.adam_beta2), eps=optim.adam_epsilon
-    )
+    return AdamW8bit(groups, betas=(optim.adam_beta1, optim.adam_beta2), eps=optim.adam_epsilon)
 
 
 OPTIMIZERS: dict[str, Callable[[Groups, OptimConfig], torch.optim.Optimizer]] = {
@@ -39,9 +37,7 @@ OPTIMIZERS: dict[str, Callable[[Groups, OptimConfig], torch.optim.Optimizer]] = 
 }
 
 
-def parameter_groups(
-    model: nn.Module, optim: OptimConfig, head_names: Set[str]
-) -> Groups:
+def parameter_groups(model: nn.Module, optim: OptimConfig, head_names: Set[str]) -> Groups:
     """Trainable parameters by (head or body, decayed or not); biases and norms never decay.
 
     Each group holds its own `peak_lr`, which `set_learning_rate` scales by the schedule.
@@ -83,7 +79,7 @@ def set_learning_rate(optimizer: Any, factor: float) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
-# -- schedules: progress in [0, 1] after the warm-up -> share of the way between lowest and peak ----
+# -- schedules: progress in [0, 1] after the warm-up -> share of the way from lowest to peak -----
 
 
 def _linear(progress: float, options: SchedulerKwargs) -> float:

@@ -34,7 +34,13 @@ def count(world: World, batches: Sequence[Batch], stop: bool) -> StepCounts:
 
 
 def train_step(
-    engine: Any, task: Task, batches: Sequence[Batch], targets: int, world: World, seed: int, step: int
+    engine: Any,
+    task: Task,
+    batches: Sequence[Batch],
+    targets: int,
+    world: World,
+    seed: int,
+    step: int,
 ) -> torch.Tensor:
     """One optimizer step over this rank's micro-batches; returns this rank's loss sum (fp64).
 

@@ -40,7 +40,7 @@ class Trained:
                 Problem(str(directory.path), "no model/ in it", "let the run finish first")
             )
         config = load_config(str(directory.config_file)).config
-        source = {
+        source: dict[str, Any] = {
             "model_name_or_path": str(directory.model),
             "tokenizer_name": None,
             "revision": None,
@@ -50,12 +50,13 @@ class Trained:
         config = config.model_copy(update={"model": config.model.model_copy(update=source)})
         tokenizer = load_tokenizer(config.model)
         model_config = load_model_config(config.model)
-        labels = [model_config.id2label[index] for index in range(model_config.num_labels)]
+        names: Any = model_config.id2label
+        labels = [names[index] for index in sorted(names)]
         length = window_length(config.data, max_positions(tokenizer, model_config))
         task_class = TASKS[config.task.name]
         task = task_class(config, tokenizer, labels, length)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = load_model(config.model, model_config, task_class.auto_class, dtype="auto")
+        model: Any = load_model(config.model, model_config, task_class.auto_class, dtype="auto")
         task.attach_head(model)
         return cls(config, task, model.to(device).eval(), World(0, 0, 1, device, None))
 

@@ -252,6 +252,12 @@ def test_white_space_at_the_borders_of_a_span_is_no_word() -> None:
     assert spans("in Rome now", span(2, 8)) == [("in", "O"), ("Rome", "B-X"), ("now", "O")]
 
 
+def test_a_text_of_another_name_is_kept_beside_its_offsets() -> None:
+    (fields,) = run({"sentence": "a b", "spans": [], "text": "no"}, text_column_name="sentence")
+    assert fields["text"] == "a b"
+    assert fields["offsets"] == [[0, 1], [2, 3]]
+
+
 def test_a_text_without_spans_is_outside() -> None:
     assert spans("a b") == [("a", "O"), ("b", "O")]
 

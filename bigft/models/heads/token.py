@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class TokenHeadOutput(NamedTuple):
-    """loss_sum: fp32 scalar, the SUM over the targets.  predictions_BT: int64, argmax (ties: lowest).
+    """loss_sum: fp32 scalar, the SUM over the targets.  logits_BTC: fp32, detached.
 
-    logits_BTC: fp32, detached.
+    predictions_BT: int64, the class of the largest logit; of ties the lowest.
     """
 
     loss_sum: torch.Tensor
@@ -35,8 +35,9 @@ def attach_token_head(
     checkpoint remains transformers' own. The loss is computed inside `forward`, where ZeRO-3's
     hooks have the classifier's weight at hand.
 
-    labels_BT: int64, -100 is no target.  label_smoothing: in [0, 1).  class_weights: one per class, multiplies a target's loss; the
-    number that the sum is divided by stays the number of targets (docs/numerics.md).
+    labels_BT: int64, -100 is no target.  label_smoothing: in [0, 1).
+    class_weights: one per class, multiplies a target's loss; what the sum is divided by stays
+        the number of targets (docs/numerics.md).
     """
     stock_forward = model.forward
     weight_C = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
@@ -53,4 +54,4 @@ def attach_token_head(
         logits_BTC = logits_BTC.detach()
         return TokenHeadOutput(loss_sum, logits_BTC.argmax(dim=-1), logits_BTC)
 
-    model.forward = forward  # type: ignore[method-assign]  # on the instance: the class is shared
+    model.forward = forward  # on the instance: the class is shared

@@ -8,6 +8,7 @@ from typing import Any
 from bigft.data.records import Record
 from bigft.data.tag_schemes import split_tag
 from bigft.tasks.metrics.entities import EntityMetric
+from bigft.tasks.metrics.tables import Row
 from bigft.tasks.metrics.tokens import TokenMetric
 from bigft.tasks.protocol import Prediction
 
@@ -41,14 +42,12 @@ class TaggingMetric:
 
     def compute(self) -> dict[str, float]:
         scores = (self._entities or self._words).compute()
-        if self._per_type:
-            return scores
         single = {
-            f"{name}_{key}"
+            f"{name}_{key}": scores.pop(f"{name}_{key}")
             for name in self._names
-            for key in ("precision", "recall", "f1", "support")
+            for key in Row._fields
         }
-        return {name: value for name, value in scores.items() if name not in single}
+        return scores | single if self._per_type else scores
 
     def report(self) -> str:
         entities = [self._entities.report()] if self._entities else []
