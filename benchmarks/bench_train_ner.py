@@ -89,16 +89,16 @@ def run_bigft(args: argparse.Namespace, precision: str, seed: int, folder: Path)
     lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     begin = next(event["time"] for event in events if event["event"] == "start")
-    steps = [event["time"] for event in events if event["event"] == "log"]
+    step_ends = [event["time"] for event in events if event["event"] == "log"]
     return {
         "tokens_per_second": results["train_tokens_per_second"],
-        "train_seconds": steps[-1] - begin,
-        "seconds_to_first_step": steps[0] - process.started,
+        "train_seconds": step_ends[-1] - begin,
+        "seconds_to_first_step": step_ends[0] - process.started,
         "wall_seconds": process.wall_seconds,
         "peak_rss_mib": process.peak_rss_mib,
         "test_f1": results["test_f1"],
         "train_loss": results["train_loss"],
-        "steps": results["train_steps"],
+        "steps": len(step_ends),
     }
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
-from bigft.config.load import load_config
-from bigft.config.sections import RunConfig
+from bigft.config.load import LoadedConfig, load_config
+
+
+def count(text: str) -> int:
+    """The type of an argument that counts something: 1 or more."""
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
@@ -18,7 +24,7 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def read_config(args: Namespace, quiet: bool = False) -> RunConfig:
+def read_config(args: Namespace, quiet: bool = False) -> LoadedConfig:
     """The config that the arguments name; its notes go to stderr unless `quiet`.
 
     Raises BadInput with every problem there is.
@@ -30,4 +36,4 @@ def read_config(args: Namespace, quiet: bool = False) -> RunConfig:
     if not quiet:
         for note in loaded.notes:
             print(f"note: {note}", file=sys.stderr)
-    return loaded.config
+    return loaded

@@ -1,35 +1,40 @@
-"""`bigft check CONFIG [section.key=value ...]`: config, data, tokenizer; no accelerator touched."""
+"""`bigft check CONFIG [section.key=value ...]`: all that `bigft train` would refuse, and a summary.
+
+No accelerator is touched: it may run on a machine that has none.
+"""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from bigft.cli.arguments import add_config_arguments, read_config
-from bigft.config.deepspeed import deepspeed_config
-from bigft.config.load import check_batch
+from bigft.cli.arguments import add_config_arguments, count, read_config
+from bigft.config.errors import Problem, collect
 from bigft.config.sections import RunConfig
+from bigft.runtime.launcher import Launch, free_port
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument(
-        "--nproc", type=int, default=1, metavar="N", help="ranks that the run will have (1)"
+        "--nproc", type=count, default=1, metavar="N", help="ranks that the run will have (1)"
     )
 
 
 def run(args: Namespace) -> int:
-    config = read_config(args)
-    check_batch(config, args.nproc)
-    deepspeed_config(config, args.nproc)
-    print("\n".join(describe(config, args.nproc)))
+    loaded = read_config(args)
+    with loaded.located():
+        print("\n".join(describe(loaded.config, args.nproc)))
     return 0
 
 
 def describe(config: RunConfig, nproc: int) -> list[str]:
-    """What the run would do, a line each. Raises BadInput if data or tokenizer are refused."""
-    from bigft.training.build import global_batch, prepare
+    """What the run would do, a line each. Raises BadInput if it would be refused."""
+    from bigft.runtime.machine import check_accelerators
+    from bigft.training.build import global_batch
+    from bigft.training.preflight import preflight
 
-    prepared = prepare(config)
+    launch = Launch(0, 0, nproc, nproc, "127.0.0.1", free_port(), "environment")
+    prepared = preflight(config, launch, here=False)
     lines = []
     for name, split in prepared.splits.items():
         lines.append(
@@ -45,4 +50,8 @@ def describe(config: RunConfig, nproc: int) -> list[str]:
     unit = {"global_batch_size": "samples", "global_batch_tokens": "padded tokens"}[unit]
     lines.append(f"{total:,} steps of {size:,} {unit}, ranks: {nproc}")
     lines += [f"note: {note}" for note in prepared.notes]
+    elsewhere: list[Problem] = []
+    with collect(elsewhere):
+        check_accelerators(config.train, launch)
+    lines += [f"note: refused on this machine: {problem}" for problem in elsewhere]
     return [*lines, "ok"]

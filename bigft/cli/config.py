@@ -20,5 +20,5 @@ def run(args: Namespace) -> int:
     if args.schema:
         print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     else:
-        print(resolved_yaml(read_config(args)), end="")
+        print(resolved_yaml(read_config(args).config), end="")
     return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 EXIT_BAD_INPUT = 2
@@ -37,3 +38,12 @@ class BadInput(Exception):
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[list[Problem]]]:
         return BadInput, (self.problems,)  # whole again in another process
+
+
+@contextmanager
+def collect(problems: list[Problem]) -> Iterator[None]:
+    """What the block refuses is appended to `problems`, so that more can be looked at first."""
+    try:
+        yield
+    except BadInput as refused:
+        problems += refused.problems

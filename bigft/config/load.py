@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from bigft.config.draft import COMMAND_LINE, Draft
 from bigft.config.errors import BadInput, Problem
+from bigft.config.keys import KEYS
 from bigft.config.messages import explain
 from bigft.config.not_yet import not_yet
 from bigft.config.rules import Clash, contradictions, remarks
@@ -36,6 +38,21 @@ class LoadedConfig:
     def where(self, key: str) -> str:
         """What messages call the place of a key: `config.yaml:3: optim.learning_rate`."""
         return self.places.get(tuple(key.split(".")), f"{self.source}: {key}")
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Problems of the block that name a key tell where the key is given, too."""
+        try:
+            yield
+        except BadInput as refused:
+            raise BadInput(
+                [
+                    replace(problem, where=self.where(problem.where))
+                    if problem.where in KEYS
+                    else problem
+                    for problem in refused.problems
+                ]
+            ) from refused
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> LoadedConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -61,6 +62,10 @@ def _data(config: RunConfig) -> Iterator[Clash]:
                 "neither data.train_file nor data.dataset_name is given",
                 "name the file to train on",
             )
+    repeated = [label for label, count in Counter(data.label_list or ()).items() if count > 1]
+    if repeated:
+        what = f"{', '.join(repeated)} given twice"
+        yield Clash(("data.label_list",), what, "a label has one number: remove one")
 
 
 def _batch(train: TrainConfig) -> Iterator[Clash]:

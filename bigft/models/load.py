@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
@@ -25,7 +27,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=model.revision, add_prefix_space=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of every kind, KeyError too, for files that are damaged
         raise _not_loaded(key, name, error) from error
     problems = []
     if not tokenizer.is_fast:
@@ -56,6 +58,7 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
     options: what the task adds (num_labels, id2label, ...).
     Raises BadInput, naming the key, if there is none or an override does not exist.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     name = model.model_name_or_path
@@ -63,18 +66,23 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(
             name, revision=model.revision, trust_remote_code=False, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise _not_loaded("model.model_name_or_path", name, error) from error
     for field, value in model.config_overrides.items():
         if not hasattr(config, field):
+            nearest = get_close_matches(field, config.to_dict(), n=1)
             raise BadInput(
                 Problem(
-                    f"model.config_overrides.{field}",
-                    f"{type(config).__name__} has no such field",
-                    f"`python -c` of transformers' {type(config).__name__} lists its fields",
+                    "model.config_overrides",
+                    f"{type(config).__name__} has no field {field!r}",
+                    f"did you mean {nearest[0]}?" if nearest else "see the model's config.json",
                 )
             )
-        setattr(config, field, value)
+        try:
+            setattr(config, field, value)
+        except StrictDataclassError as error:
+            reason = str(error.__cause__ or error)
+            raise BadInput(Problem("model.config_overrides", reason)) from error
     if model.dropout is not None:
         for field, value in config.to_dict().items():
             if "drop" in field and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -104,28 +112,36 @@ def max_positions(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) 
 
 
 def load_model(
-    model: ModelConfig, config: PretrainedConfig, auto_class: str, dtype: str = "float32"
+    model: ModelConfig,
+    config: PretrainedConfig,
+    auto_class: str,
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> PreTrainedModel:
-    """The model on the CPU; `from_scratch` gives random weights of the global seed.
+    """The model; `from_scratch` gives random weights of the global seed.
 
     A head made for other labels is replaced by a new one, as a missing head is.
 
     auto_class: the name of transformers' Auto class of the task.  dtype: "auto" is the file's.
+    device: "meta" reads only the names and shapes of the weights.
     Raises BadInput if the weights cannot be read or do not fit the body of the architecture.
     """
+    import torch
     import transformers
+    from safetensors import SafetensorError
 
     factory = getattr(transformers, auto_class)
     extra = {}
     if model.attn_implementation is not None:
         extra["attn_implementation"] = model.attn_implementation
-    if model.from_scratch:
-        return factory.from_config(config, **extra).float()
     name = model.model_name_or_path
     transformers.utils.logging.disable_progress_bar()
     verbosity = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # a new head is no news: the task says so
     try:
+        if model.from_scratch:
+            with torch.device(device):
+                return factory.from_config(config, **extra).float()
         loaded, info = factory.from_pretrained(
             name,
             config=config,
@@ -133,11 +149,16 @@ def load_model(
             trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype,
+            device_map=device if device == "meta" else None,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **extra,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except ImportError as error:  # of the package that computes attention
+        raise BadInput(
+            Problem("model.attn_implementation", _reason(error), "install it or leave the key out")
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _not_loaded("model.model_name_or_path", name, error) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
@@ -156,12 +177,17 @@ def load_model(
 
 
 def _not_loaded(key: str, name: str, error: Exception) -> BadInput:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return BadInput(
-        Problem(
-            key,
-            f"{name!r} cannot be loaded ({reason})",
-            "give a directory with config.json, tokenizer.json and model.safetensors, or a hub id "
-            "(HF_HUB_OFFLINE=1 takes only what is in the cache)",
-        )
-    )
+    what = f"{name!r} cannot be loaded ({_reason(error)})"
+    if Path(name).is_dir():
+        mend = "it should hold config.json, tokenizer.json and model.safetensors"
+    elif name.startswith((".", "/")) or name.count("/") > 1:
+        what, mend = f"there is no directory {name!r}", "give a model's directory, or a hub id"
+    else:
+        mend = "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
+    return BadInput(Problem(key, what, mend))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library says."""
+    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    return kind + next(iter(str(error).strip().splitlines()), "no reason given")

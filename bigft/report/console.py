@@ -19,7 +19,8 @@ START_FIELDS: dict[str, Callable[[float], str]] = {
     "total_steps": "{:,} steps".format,
     "num_train_epochs": "{:g} epochs".format,
     "num_samples": "{:,} samples".format,
-    "global_batch": "global batch {:,}".format,
+    "global_batch_size": "{:,} samples a step".format,
+    "global_batch_tokens": "{:,} tokens a step".format,
     "world_size": "world size {}".format,
     "trainable_parameters": "{:,} trainable parameters".format,
 }
@@ -76,7 +77,7 @@ def describe(event: Event) -> str:
     match event["event"]:
         case "start":
             return "training: " + ", ".join(shown(event, START_FIELDS))
-        case "resume":
+        case "resume" if event["step"] > 0:
             return f"going on from step {event['step']}" + (
                 f" ({event['path']})" if event.get("path") else ""
             )

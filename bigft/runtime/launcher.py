@@ -32,7 +32,7 @@ MALLOC_SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
-REEXECUTED = "BIGFT_REEXECUTED"
+SETTLED = "BIGFT_SETTLED"  # settings are applied and notes are told: not again
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 SECONDS_TO_STOP = 10.0
 PR_SET_PDEATHSIG = 1
@@ -208,9 +208,9 @@ def reexec_with(settings: Mapping[str, str]) -> None:
     started that a second start would repeat.
     """
     os.environ.update(settings)
-    if REEXECUTED in os.environ or not MALLOC_SETTINGS.keys() & settings.keys():
+    if SETTLED in os.environ or not MALLOC_SETTINGS.keys() & settings.keys():
         return
-    os.environ[REEXECUTED] = "1"
+    os.environ[SETTLED] = "1"
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -251,6 +251,7 @@ def run_ranks(
             for rank in range(nproc):
                 settings = {**environ, **process_settings(environ)}
                 settings |= environment_for_rank(rank, nproc, port, cores)
+                settings[SETTLED] = "1"
                 if "OMP_NUM_THREADS" in environ:
                     settings["OMP_NUM_THREADS"] = environ["OMP_NUM_THREADS"]
                 log = log_file(rank) if log_file and rank > 0 else None

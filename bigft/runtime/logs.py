@@ -16,8 +16,8 @@ def log_to(path: Path, is_first: bool) -> None:
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter(FORMAT))
     root = logging.getLogger()
-    root.setLevel(logging.INFO)
     root.addHandler(file)
+    logging.getLogger("bigft").setLevel(logging.INFO)
     for name in NOISY:  # their own handlers write to the terminal of every rank
         logger = logging.getLogger(name)
         logger.handlers.clear()

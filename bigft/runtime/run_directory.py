@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -47,10 +48,20 @@ class RunDirectory:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise self._refusal(
-                f"cannot write to {self.path}: {error.strerror}",
-                "choose a directory that you may write to",
-            ) from error
+            raise self._unwritable(error.strerror) from error
+
+    def nearest(self) -> Path:
+        """The directory, or as long as there is none the nearest above it that exists."""
+        return next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
+
+    def check(self, *, resume: bool) -> None:
+        """Raises what `claim` would raise, and writes nothing."""
+        place = self.nearest()
+        if not place.is_dir():
+            raise self._unwritable(os.strerror(errno.ENOTDIR))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise self._unwritable(os.strerror(errno.EACCES))
+        self._before(resume)
 
     def claim(self, *, resume: bool, **facts: Any) -> dict[str, Any]:
         """Makes this process the run's holder and returns the new content of run.json.
@@ -63,10 +74,7 @@ class RunDirectory:
         finished run or committed checkpoints that were not asked to be continued.
         """
         self.create()
-        before = self.read() if self.run_file.exists() else {}
-        inherited = _holder_lives(before) and before["pid"] in (os.getpid(), os.getppid())
-        if not inherited:
-            self._refuse_if_taken(before, resume)
+        before, inherited = self._before(resume)
         now = time.time()
         run = {
             "run_id": f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
@@ -154,6 +162,14 @@ class RunDirectory:
         link = self.path / "best"
         return link.resolve() if link.is_dir() else None
 
+    def _before(self, resume: bool) -> tuple[dict[str, Any], bool]:
+        """run.json as it was, and whether this process or its parent holds the directory."""
+        before = self.read() if self.run_file.exists() else {}
+        inherited = _holder_lives(before) and before["pid"] in (os.getpid(), os.getppid())
+        if not inherited:
+            self._refuse_if_taken(before, resume)
+        return before, inherited
+
     def _refuse_if_taken(self, run: dict[str, Any], resume: bool) -> None:
         if _holder_lives(run):
             raise self._refusal(
@@ -170,6 +186,10 @@ class RunDirectory:
                 f"{self.path} holds {held}",
                 "choose another train.output_dir or set train.resume_from_checkpoint=true",
             )
+
+    def _unwritable(self, why: str) -> BadInput:
+        mend = "choose a directory that you may write to"
+        return self._refusal(f"cannot write to {self.path}: {why}", mend)
 
     def _refusal(self, what: str, mend: str) -> BadInput:
         return BadInput(Problem("train.output_dir", what, mend))

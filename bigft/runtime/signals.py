@@ -24,3 +24,8 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    @property
+    def name(self) -> str:
+        """SIGTERM, SIGUSR1, ...; on a rank that got none, that another one did."""
+        return signal.Signals(self.signal).name if self.signal else "a signal to another rank"

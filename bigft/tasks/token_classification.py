@@ -83,7 +83,7 @@ class TokenClassification:
                         labels_T[position] = self._label(tags[word], record)
                 for position, word in enumerate(window.continues_T):
                     if label_all and word != NO_WORD and tags[word] is not None:
-                        labels_T[position] = self._label(_inside(tags[word]), record)
+                        labels_T[position] = self._inside(self._label(tags[word], record))
             features.append(
                 Feature(
                     record.index,
@@ -107,6 +107,11 @@ class TokenClassification:
                 )
             )
         return self._ids[tag]
+
+    def _inside(self, label: int) -> int:
+        """I-X for B-X, where the labels have it: what the later sub-tokens of a word carry."""
+        name = self.labels[label]
+        return self._ids.get(f"I-{name[2:]}", label) if name.startswith("B-") else label
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         import torch
@@ -214,7 +219,3 @@ class TokenClassification:
         return Record(
             index, {"text": text, "tokens": tokens, "offsets": offsets}, "text", index + 1
         )
-
-
-def _inside(tag: str) -> str:
-    return "I-" + tag[2:] if tag.startswith("B-") else tag

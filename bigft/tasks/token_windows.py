@@ -114,6 +114,8 @@ class Windower:
                 return spans
             overlap, back = 0, end
             while back > start + 1 and overlap < self._stride:
+                if overlap + sizes[back - 1] + sizes[end] > room:
+                    break  # the next window must reach further than this one
                 back -= 1
                 overlap += sizes[back]
             start = back

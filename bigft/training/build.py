@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bigft import __version__
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import DataConfig, RunConfig
 from bigft.data.order import Order
 from bigft.data.prepare import (
@@ -58,12 +60,16 @@ class Run:
     notes: list[str]
     data_fingerprint: str
 
-    def build_model(self) -> PreTrainedModel:
-        """The model to train, on the CPU in fp32, the same on every rank, with the task's head."""
+    def build_model(self, device: str = "cpu") -> PreTrainedModel:
+        """The model to train, in fp32, the same on every rank, with the task's head.
+
+        device: "meta" gives one without values, for its names and shapes.
+        Raises BadInput if the weights do not fit the architecture, or options the labels.
+        """
         config = self.config
         seed_everything(config.train.seed, "model")
         model_config = load_model_config(config.model, **self.task.model_options())
-        model = load_model(config.model, model_config, self.task.auto_class)
+        model = load_model(config.model, model_config, self.task.auto_class, device=device)
         if config.train.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.config.use_cache = False
@@ -89,18 +95,28 @@ def prepare(config: RunConfig) -> Run:
     or the model's config.
     """
     task_class = TASKS[config.task.name]
-    tokenizer = load_tokenizer(config.model)
-    model_config = load_model_config(config.model)
-    check_vocabulary(tokenizer, model_config)
-    max_length = window_length(config.data, max_positions(tokenizer, model_config))
+    problems: list[Problem] = []
+    with collect(problems):
+        tokenizer = load_tokenizer(config.model)
+        model_config = load_model_config(config.model)
+        check_vocabulary(tokenizer, model_config)
+        max_length = window_length(config.data, max_positions(tokenizer, model_config))
+    if problems:
+        with collect(problems):
+            task_class.read(config)  # what is wrong with the data is told in the same go
+        raise BadInput(problems)
 
     def build(directory: Path) -> None:
         splits, labels = task_class.read(config)
         task = task_class(config, tokenizer, labels, max_length)
+        problems: list[Problem] = []
         for name, records in splits.items():
-            prepare_split(
-                directory, name, records, task.encode, config.data.preprocessing_num_workers
-            )
+            with collect(problems):
+                prepare_split(
+                    directory, name, records, task.encode, config.data.preprocessing_num_workers
+                )
+        if problems:
+            raise BadInput(problems)
         vocabulary = {
             "labels": labels,
             "splits": list(splits),
@@ -123,7 +139,7 @@ def prepare(config: RunConfig) -> Run:
     vocabulary = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
     task = task_class(config, tokenizer, vocabulary["labels"], max_length)
     splits = {name: PreparedSplit(directory, name) for name in vocabulary["splits"]}
-    notes = vocabulary["notes"] + _target_notes(splits)
+    notes = vocabulary["notes"] + _row_notes(config.data, splits)
     return Run(config, task, tokenizer, splits, notes, vocabulary["content"])
 
 
@@ -182,21 +198,26 @@ def _notes(splits: dict[str, list[Record]]) -> list[str]:
     return notes
 
 
-def _target_notes(splits: dict[str, PreparedSplit]) -> list[str]:
-    notes = []
+def _row_notes(data: DataConfig, splits: dict[str, PreparedSplit]) -> list[str]:
+    """Rows without a target, and sentences that became several rows.
+
+    Raises BadInput for every split without any target.
+    """
+    notes, problems = [], []
     for name, split in splits.items():
         empty = int((split.num_targets == 0).sum())
-        if empty == len(split) and name == "train":
-            raise BadInput(
-                Problem(
-                    "data.train_file",
-                    "every label is masked: there is nothing to learn from",
-                    "check data.label_column_name",
-                )
-            )
-        if empty:
+        if empty == len(split):
+            key = f"data.{name}_file" if data.dataset_name is None else "data.dataset_name"
+            what = f"every label of the {name} set is masked: there is nothing to learn or measure"
+            problems.append(Problem(key, what, "check data.label_column_name"))
+        elif empty:
             notes.append(f"{empty} of {len(split)} rows of {name} have no target and weigh nothing")
-        if len(split) > split.num_records:
-            cut = len(split) - split.num_records
-            notes.append(f"{name}: sentences longer than the window gave {cut} further windows")
+        windows = np.bincount(split.record_of_row)
+        if long := int((windows > 1).sum()):
+            notes.append(
+                f"{long} of {split.num_records} records of {name} are longer than a row: "
+                f"cut into {windows[windows > 1].sum()} overlapping windows"
+            )
+    if problems:
+        raise BadInput(problems)
     return notes

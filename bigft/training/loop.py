@@ -89,7 +89,7 @@ class Loop:
                 batches = loader.batches(state.step)
                 counts = count(self._world, batches, bool(self._stop))
                 if counts.stop_requests:
-                    self._events.emit("signal", signal=self._stop.signal, step=state.step)
+                    self._events.emit("signal", signal=self._stop.name, step=state.step)
                     self._save("signal")
                     return False
                 self._step(batches, counts)

@@ -15,7 +15,7 @@ START = {
     "total_steps": 600,
     "num_train_epochs": 3,
     "num_samples": 3394,
-    "global_batch": 16,
+    "global_batch_size": 16,
     "world_size": 2,
     "trainable_parameters": 22_713_216,
 }
@@ -62,7 +62,7 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
     [
         (
             START,
-            "training: 600 steps, 3 epochs, 3,394 samples, global batch 16, world size 2, "
+            "training: 600 steps, 3 epochs, 3,394 samples, 16 samples a step, world size 2, "
             "22,713,216 trainable parameters",
         ),
         (
@@ -90,7 +90,7 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
             {"event": "resume", "step": 5, "path": "o/checkpoint-5"},
             "going on from step 5 (o/checkpoint-5)",
         ),
-        ({"event": "resume", "step": 0, "path": None}, "going on from step 0"),
+        ({"event": "resume", "step": 0, "path": None}, ""),
         ({"event": "signal", "signal": "SIGUSR1"}, "SIGUSR1 received: saving and stopping"),
         (
             {"event": "end", "status": "finished", "step": 600, "train_runtime": 330.2},
@@ -105,7 +105,7 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
     ids=lambda value: value["event"] if isinstance(value, dict) else "",
 )
 def test_every_event_for_people_has_its_line(event: Event, line: str) -> None:
-    assert lines(event) == [line]
+    assert lines(event) == ([line] if line else [])
 
 
 def test_a_report_keeps_its_lines() -> None:

@@ -1,0 +1,143 @@
+"""Everything that is refused before any accelerator is touched, told in one go."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from bigft.config.deepspeed import deepspeed_config
+from bigft.config.errors import BadInput, Problem, collect
+from bigft.config.load import check_batch
+from bigft.config.sections import RunConfig
+from bigft.models.load import load_model, load_model_config
+from bigft.runtime.launcher import Launch
+from bigft.runtime.machine import check_accelerators, check_port
+from bigft.runtime.run_directory import RunDirectory
+from bigft.tasks import TASKS
+from bigft.training.build import Run, global_batch, prepare
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What an optimizer keeps of each parameter, in bytes; one that is not here counts as nothing.
+STATE_BYTES = {"adamw_torch": 8, "adamw_8bit": 2}
+
+
+def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
+    """The run with its data prepared. Writes nothing but prepared data.
+
+    here: whether the run's ranks are on this machine, so that its accelerators matter.
+    Raises BadInput with every problem of options, data, model and machine that can be seen.
+    """
+    directory = RunDirectory(config.train.output_dir)
+    resume = config.train.resume_from_checkpoint is not False
+    run: Run | None = None
+    problems: list[Problem] = []
+    with collect(problems):
+        check_batch(config, launch.world_size)
+    with collect(problems):
+        deepspeed_config(config, launch.world_size)
+    if here:
+        with collect(problems):
+            check_accelerators(config.train, launch)
+    if launch.rank == 0:
+        with collect(problems):
+            check_port(launch)
+        with collect(problems):
+            directory.check(resume=resume)
+    with collect(problems):
+        run = prepare(config)
+    with collect(problems):
+        model = _skeleton(config, run)
+    if run is not None:
+        with collect(problems):
+            check_metric(run)
+        with collect(problems):
+            check_rows(run)
+    if problems or run is None:
+        raise BadInput(list(dict.fromkeys(problems)))
+    if launch.rank == 0:
+        check_space(run, model, directory, launch.world_size)
+    if resume:
+        from bigft.training.fit import checkpoint_to_resume
+
+        checkpoint_to_resume(run, directory, launch.world_size)
+    return run
+
+
+def _skeleton(config: RunConfig, run: Run | None) -> PreTrainedModel:
+    """The model without values. Where the labels are not known, with as many as it comes with."""
+    if run is not None:
+        return run.build_model("meta")
+    auto_class = TASKS[config.task.name].auto_class
+    return load_model(config.model, load_model_config(config.model), auto_class, device="meta")
+
+
+def check_metric(run: Run) -> None:
+    """Raises BadInput if evaluations will not have the metric that tells the best checkpoint."""
+    asked = run.config.train.metric_for_best_model
+    names = sorted({*run.task.metric().compute(), "loss"})
+    if asked is None or asked.removeprefix("eval_") in names:
+        return
+    nearest = get_close_matches(asked.removeprefix("eval_"), names, n=1)
+    mend = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
+    raise BadInput(Problem("train.metric_for_best_model", f"no metric {asked!r}", mend))
+
+
+def check_rows(run: Run) -> None:
+    """Raises BadInput if there is nothing to train on, or a row that fits into no batch."""
+    train = run.config.train
+    if "train" not in run.splits:
+        raise BadInput(Problem("data.dataset_name", "has no split 'train'", "name another"))
+    longest = int(run.splits["train"].lengths.max())
+    problems = [
+        Problem(
+            f"train.{key}",
+            f"{bound} tokens, but the longest row has {longest}",
+            f"give at least {longest}, or set data.max_seq_length",
+        )
+        for key in ("global_batch_tokens", "per_device_train_batch_tokens")
+        if (bound := getattr(train, key)) is not None and bound < longest
+    ]
+    if problems:
+        raise BadInput(problems)
+
+
+def check_space(
+    run: Run, model: PreTrainedModel, directory: RunDirectory, world_size: int
+) -> None:
+    """Raises BadInput if the disk is too full for the checkpoints and the model, by a lower bound.
+
+    model: only its shapes are looked at.
+    """
+    train = run.config.train
+    order = run.order(global_batch(run.config, world_size))
+    total_steps = order.total_steps(train.num_train_epochs, train.max_steps)
+    checkpoints = {
+        "no": 0,
+        "best": 1,
+        "epoch": math.ceil(total_steps / order.steps_in_epoch(0)),
+        "steps": math.ceil(total_steps / train.save_steps),
+    }[train.save_strategy]
+    checkpoints = max(checkpoints, int(train.load_best_model_at_end))
+    if train.save_total_limit is not None:
+        checkpoints = min(checkpoints, train.save_total_limit + 1)  # a new one comes first
+    checkpoints = max(0, checkpoints - len(directory.checkpoints()))
+    parameters = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    state_bytes = STATE_BYTES.get(run.config.optim.optim, 0)
+    needed = checkpoints * trainable * (4 + state_bytes)
+    needed += parameters * (2 if train.bf16 or train.fp16 else 4)
+    place = directory.nearest()
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise BadInput(
+            Problem(
+                "train.output_dir",
+                f"{checkpoints} checkpoints and the model need {needed / 1e9:.1f} GB or more, "
+                f"but {place} has {free / 1e9:.1f} GB free",
+                "set train.save_total_limit, or choose another disk",
+            )
+        )

@@ -1,0 +1,278 @@
+"""A model and its tokenizer load as the config says, or are refused by the key to change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import LABELS, POSITIONS, byte_tokenizer, letter_tokenizer, save_tiny, tiny_model
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from transformers import BertModel, PreTrainedModel, T5Config
+
+from bigft.config.errors import BadInput
+from bigft.config.sections import ModelConfig
+from bigft.models.load import (
+    check_vocabulary,
+    load_model,
+    load_model_config,
+    load_tokenizer,
+    max_positions,
+)
+from bigft.runtime.seeding import seed_everything
+
+AUTO_CLASS = "AutoModelForTokenClassification"
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("bert"))
+
+
+def options(directory: Path, **keys: Any) -> ModelConfig:
+    return ModelConfig.model_validate({"model_name_or_path": str(directory), **keys})
+
+
+def load(directory: Path, num_labels: int = len(LABELS), **keys: Any) -> PreTrainedModel:
+    config = load_model_config(options(directory, **keys), num_labels=num_labels)
+    return load_model(options(directory, **keys), config, AUTO_CLASS)
+
+
+def refusal(call: Callable[..., Any], *args: Any) -> list[str]:
+    with pytest.raises(BadInput) as caught:
+        call(*args)
+    return str(caught.value).splitlines()
+
+
+def same(ours: PreTrainedModel, theirs: PreTrainedModel, prefix: str) -> bool:
+    pairs = zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for (name, a), b in pairs if name.startswith(prefix))
+
+
+# -- the model ----------------------------------------------------------------------------------
+
+
+def test_the_weights_are_the_files(bert: Path) -> None:
+    assert same(load(bert), tiny_model(), "")
+
+
+def test_overrides_change_the_config_and_nothing_else(bert: Path) -> None:
+    overrides = {"num_hidden_layers": 1, "layer_norm_eps": 1e-5}
+    before = load_model_config(options(bert)).to_dict()
+    after = load_model_config(options(bert, config_overrides=overrides)).to_dict()
+    assert after == before | overrides
+    assert len(load(bert, config_overrides=overrides).bert.encoder.layer) == 1
+
+
+def test_an_override_of_a_field_that_does_not_exist_is_refused(bert: Path) -> None:
+    (line,) = refusal(load_model_config, options(bert, config_overrides={"hiden_size": 3}))
+    assert line == (
+        "model.config_overrides: BertConfig has no field 'hiden_size'; did you mean hidden_size?"
+    )
+
+
+def test_an_override_of_the_wrong_type_is_refused(bert: Path) -> None:
+    (line,) = refusal(load_model_config, options(bert, config_overrides={"hidden_size": "big"}))
+    assert line.startswith("model.config_overrides: ")
+    assert "hidden_size" in line
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta", "electra", "deberta-v2"])
+def test_dropout_reaches_every_dropout_of_the_model(architecture: str, tmp_path: Path) -> None:
+    save_tiny(tmp_path, architecture)
+    for rate in (0.0, 0.3):
+        model = load(tmp_path, dropout=rate)
+        rates = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
+        rates |= {
+            value for module in model.modules() for name, value in vars(module).items()
+            if "drop" in name and isinstance(value, float)
+        }  # fmt: skip
+        assert rates == {rate}
+
+
+def test_without_an_override_dropout_is_the_models_own(tmp_path: Path) -> None:
+    save_tiny(tmp_path, hidden_dropout_prob=0.25, attention_probs_dropout_prob=0.5)
+    config = load_model_config(options(tmp_path))
+    assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.25, 0.5)
+
+
+def test_from_scratch_gives_random_weights_of_the_seed(bert: Path) -> None:
+    models = []
+    for seed in (1, 1, 2):
+        seed_everything(seed, "model")
+        models.append(load(bert, from_scratch=True))
+    assert same(models[0], models[1], "")
+    weights = [model.bert.encoder.layer[0].output.dense.weight for model in models]
+    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], tiny_model().bert.encoder.layer[0].output.dense.weight)
+    assert {parameter.dtype for parameter in models[0].parameters()} == {torch.float32}
+
+
+def test_from_scratch_needs_no_weights(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((bert / "config.json").read_bytes())
+    assert load(tmp_path, from_scratch=True).num_parameters() == tiny_model().num_parameters()
+
+
+@pytest.mark.parametrize("num_labels", [2, 9])
+def test_a_head_for_other_labels_is_replaced(num_labels: int, bert: Path) -> None:
+    model = load(bert, num_labels=num_labels)
+    assert model.classifier.weight.shape == (num_labels, 16)
+    assert model.classifier.weight.isfinite().all()
+    assert same(model, load(bert), "bert.")
+
+
+def test_a_body_without_any_head_gets_one(tmp_path: Path) -> None:
+    body = BertModel(tiny_model().config)
+    body.save_pretrained(tmp_path)
+    model = load(tmp_path)
+    trained = body.state_dict()
+    assert all(torch.equal(t, trained[name]) for name, t in model.bert.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({"intermediate_size": 48}, "bert.encoder.layer.0.intermediate.dense"),
+        ({"num_hidden_layers": 3}, "bert.encoder.layer.2."),
+    ],
+)
+def test_weights_that_do_not_fit_the_body_are_refused(
+    overrides: dict[str, int], name: str, bert: Path
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        load(bert, config_overrides=overrides)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"model.model_name_or_path: the weights of {str(bert)!r} do not fit")
+    assert name in line
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked", "loaded"),
+    [("bfloat16", "float32", torch.float32), ("bfloat16", "auto", torch.bfloat16)],
+)
+def test_dtype_is_what_is_asked_for(
+    saved: str, asked: str, loaded: torch.dtype, tmp_path: Path
+) -> None:
+    tiny_model().to(getattr(torch, saved)).save_pretrained(tmp_path)
+    config = load_model_config(options(tmp_path))
+    model = load_model(options(tmp_path), config, AUTO_CLASS, dtype=asked)
+    assert {parameter.dtype for parameter in model.parameters()} == {loaded}
+
+
+def test_the_attention_asked_for_is_used(bert: Path) -> None:
+    assert load(bert, attn_implementation="eager").config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("call", [load_model_config, load_tokenizer])
+def test_a_model_that_is_not_there_is_refused_by_its_key(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    missing = tmp_path / "none"
+    missing.mkdir()
+    (line,) = refusal(call, options(missing))
+    assert line.startswith(f"model.model_name_or_path: {str(missing)!r} cannot be loaded (")
+
+
+def test_pickled_weights_are_not_loaded(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((bert / "config.json").read_bytes())
+    torch.save(tiny_model().state_dict(), tmp_path / "pytorch_model.bin")
+    config = load_model_config(options(tmp_path))
+    (line,) = refusal(load_model, options(tmp_path), config, AUTO_CLASS)
+    assert "cannot be loaded" in line
+
+
+# -- the tokenizer ------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_of_its_own_is_taken(bert: Path, tmp_path: Path) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    assert "<s>" in load_tokenizer(options(bert, tokenizer_name=str(tmp_path))).get_vocab()
+    assert "[CLS]" in load_tokenizer(options(bert)).get_vocab()
+
+
+def test_a_tokenizer_without_a_pad_token_is_refused(tmp_path: Path) -> None:
+    letter_tokenizer(pad_token=None).save_pretrained(tmp_path)
+    (line,) = refusal(load_tokenizer, options(Path("m"), tokenizer_name=str(tmp_path)))
+    assert line.startswith(f"model.tokenizer_name: the tokenizer of {tmp_path} has no pad token; ")
+
+
+def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
+    # CANINE has no other: its tokens are characters, and transformers counts them in Python.
+    settings = {"tokenizer_class": "CanineTokenizer", "model_max_length": 64}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "canine"}))
+    (line,) = refusal(load_tokenizer, options(tmp_path))
+    assert line.startswith(f"model.model_name_or_path: {tmp_path} has only a slow tokenizer")
+
+
+# As most are published: the space before a word is the text's own, not the tokenizer's.
+BYTE_LEVEL = {
+    "GPT-2": ByteLevel(add_prefix_space=False),
+    "Llama 3": Sequence(
+        [
+            Split(Regex(r"'s| ?\p{L}+| ?[^\s\p{L}]+"), "isolated"),
+            ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BYTE_LEVEL)
+def test_a_byte_level_tokenizer_reads_words_as_running_text(kind: str, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(merges=[("Ġ", "a"), ("Ġ", "'"), ("'", "s")])
+    tokenizer.backend_tokenizer.pre_tokenizer = BYTE_LEVEL[kind]
+    tokenizer.save_pretrained(tmp_path / "published")
+    expected = tokenizer(" a it's a").tokens()
+    assert expected == ["<s>", "Ġa", "Ġ", "i", "t", "'s", "Ġa", "</s>"]
+    loaded = load_tokenizer(options(tmp_path / "published"))
+    assert loaded(["a", "it's", "a"], is_split_into_words=True).tokens() == expected
+    loaded.save_pretrained(tmp_path / "exported")  # as a run leaves it in model/
+    again = load_tokenizer(options(tmp_path / "exported"))
+    assert again(["a", "it's", "a"], is_split_into_words=True).tokens() == expected
+
+
+def test_more_tokens_than_embeddings_are_refused() -> None:
+    tokenizer = letter_tokenizer()
+    config = tiny_model(vocab_size=len(tokenizer)).config
+    check_vocabulary(tokenizer, config)
+    tokenizer.add_tokens(["zzz"])
+    (line,) = refusal(check_vocabulary, tokenizer, config)
+    assert line == (
+        f"model.tokenizer_name: the tokenizer has {len(tokenizer)} tokens, "
+        f"the model's embedding {len(tokenizer) - 1} rows; use the model's own tokenizer"
+    )
+
+
+# -- positions ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "of_tokenizer", "expected"),
+    [
+        ("bert", None, POSITIONS),
+        ("bert", 40, 40),
+        ("bert", 400, POSITIONS),
+        ("roberta", None, POSITIONS),
+        ("roberta", POSITIONS, POSITIONS),
+    ],
+)
+def test_a_row_of_max_positions_is_the_longest_that_the_model_takes(
+    architecture: str, of_tokenizer: int | None, expected: int
+) -> None:
+    limit = {} if of_tokenizer is None else {"model_max_length": of_tokenizer}
+    model = tiny_model(architecture, pad_token_id=1)
+    positions = max_positions(letter_tokenizer(**limit), model.config)
+    assert positions == expected
+    model(input_ids=torch.full((1, expected), 7))
+    if positions == POSITIONS:
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.full((1, expected + 1), 7))
+
+
+def test_where_neither_states_a_limit_there_is_none() -> None:
+    assert max_positions(letter_tokenizer(), T5Config(d_model=16, num_layers=1)) is None
