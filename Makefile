@@ -76,7 +76,7 @@ quickstart: $(STAMP)
 	$(call step,bigft evaluate,$(BIN)/bigft evaluate runs/quickstart --split test)
 	$(call step,bigft predict,$(BIN)/bigft predict runs/quickstart --text "Ada Lovelace met Charles Babbage in London.")
 	@echo "The model is in runs/quickstart/model (plain transformers loads it), the scores in"
-	@echo "runs/quickstart/all_results.json, the curves in runs/quickstart/report.html."
+	@echo "runs/quickstart/all_results.json"
 	@echo "Next: copy configs/quickstart.yaml, put your files under data, and $(BIN)/bigft train it."
 
 # models and runs stay: they are yours.

@@ -3,6 +3,7 @@ when it is chosen, so that a refused config costs no second of loading torch."""
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from bigft import __version__
 from bigft.config.errors import EXIT_BAD_INPUT, BadInput, Problem
 
 EXIT_INTERRUPTED = 130
+EXIT_NO_READER = 141
 
 VERBS = {
     "train": "fine-tune a model as a config describes it",
@@ -26,15 +28,22 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 2 for input that is refused, 130 for Ctrl-C, or what the verb returns."""
+    """The exit code: 0, 2 for input that is refused, 130 for Ctrl-C, 141 where nobody reads the
+    output any more (`| head`), or what the verb returns."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
     except BadInput as refused:
         print(refused, file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, or Python would fail on it at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_NO_READER
 
 
 def _dispatch(words: list[str]) -> int:

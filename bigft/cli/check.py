@@ -34,6 +34,9 @@ def describe(config: RunConfig, nproc: int) -> list[str]:
     from bigft.training.preflight import preflight
 
     launch = Launch(0, 0, nproc, nproc, "127.0.0.1", free_port(), "environment")
+    elsewhere: list[Problem] = []
+    with collect(elsewhere):
+        check_accelerators(config.train, launch)
     prepared = preflight(config, launch, here=False)
     lines = []
     for name, split in prepared.splits.items():
@@ -50,8 +53,5 @@ def describe(config: RunConfig, nproc: int) -> list[str]:
     unit = {"global_batch_size": "samples", "global_batch_tokens": "padded tokens"}[unit]
     lines.append(f"{total:,} steps of {size:,} {unit}, ranks: {nproc}")
     lines += [f"note: {note}" for note in prepared.notes]
-    elsewhere: list[Problem] = []
-    with collect(elsewhere):
-        check_accelerators(config.train, launch)
     lines += [f"note: refused on this machine: {problem}" for problem in elsewhere]
     return [*lines, "ok"]

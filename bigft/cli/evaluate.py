@@ -6,13 +6,14 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from bigft.cli.arguments import count
 from bigft.runtime.run_directory import RunDirectory
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run directory (train.output_dir)")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="rows of a forward")
+    parser.add_argument("--batch-size", type=count, metavar="N", help="rows of a forward")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
 
 

@@ -7,7 +7,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO, cast
 
+from bigft.cli.arguments import count
 from bigft.config.errors import BadInput, Problem
 from bigft.runtime.run_directory import RunDirectory
 
@@ -18,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     source.add_argument("--text", action="append", help="a text; may be given several times")
     source.add_argument("--file", type=Path, help="one text a line, or JSONL with `text`")
     parser.add_argument("--output", type=Path, help="a file instead of stdout")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="rows of a forward")
+    parser.add_argument("--batch-size", type=count, metavar="N", help="rows of a forward")
 
 
 def run(args: Namespace) -> int:
@@ -28,7 +30,7 @@ def run(args: Namespace) -> int:
     trained = Trained.load(RunDirectory(args.run))
     batch_size = args.batch_size or trained.config.train.per_device_eval_batch_size
     records = (trained.task.text_record(text, index) for index, text in enumerate(texts))
-    output = args.output.open("w", encoding="utf-8") if args.output else sys.stdout
+    output = _opened("--output", args.output, "w") if args.output else sys.stdout
     try:
         for prediction in trained.predict(records, batch_size):
             print(json.dumps(prediction, ensure_ascii=False), file=output, flush=True)
@@ -43,27 +45,40 @@ def _texts(args: Namespace) -> Iterator[str]:
         return iter(args.text)
     if args.file is None:
         return _lines(sys.stdin, "stdin")
+    return _lines(_opened("--file", args.file, "r"), str(args.file))
+
+
+def _opened(option: str, path: Path, mode: str) -> TextIO:
     try:
-        return _lines(args.file.open(encoding="utf-8"), str(args.file))
+        return cast(TextIO, path.open(mode, encoding="utf-8"))
     except OSError as error:
-        raise BadInput(
-            Problem("--file", f"{args.file}: {error.strerror}", "give a readable file")
-        ) from error
+        what = f"cannot be {'read' if mode == 'r' else 'written'}: {error.strerror}"
+        raise BadInput(Problem(f"{option} {path}", what, "name another file")) from error
 
 
 def _lines(stream: Iterable[str], name: str) -> Iterator[str]:
     """The texts: a line that begins with { is an object with `text`; empty lines are passed over.
 
-    Raises BadInput, naming the line, for an object without it.
+    Raises BadInput, naming the line, for an object without it and for what is not UTF-8.
     """
-    for number, line in enumerate(stream, 1):
-        text = line.strip()
-        if text.startswith("{"):
-            try:
-                text = json.loads(text)["text"]
-            except (ValueError, KeyError) as error:
-                raise BadInput(
-                    Problem(f"{name}:{number}", "no JSON object with a string `text`")
-                ) from error
-        if text:
-            yield text
+    number = 0
+    try:
+        for number, line in enumerate(stream, 1):
+            text = line.strip()
+            if text.startswith("{"):
+                text = _text_of(text, f"{name}:{number}")
+            if text:
+                yield text
+    except UnicodeDecodeError as error:
+        where = f"{name}: after line {number}"
+        raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
+
+
+def _text_of(line: str, where: str) -> str:
+    try:
+        text = json.loads(line).get("text")
+    except ValueError as error:
+        raise BadInput(Problem(where, f"no JSON ({error})", "write one object a line")) from error
+    if not isinstance(text, str):
+        raise BadInput(Problem(where, "no string `text` in the object", 'write {"text": "..."}'))
+    return text

@@ -120,6 +120,7 @@ def _train(
     from bigft.runtime.process_group import choose_accelerator, join, leave
 
     choose_accelerator()  # before deepspeed is imported and guesses
+    from bigft.runtime.seeding import use_deterministic_algorithms
     from bigft.training.build import global_batch, versions
     from bigft.training.fit import checkpoint_to_resume, fit
 
@@ -133,11 +134,14 @@ def _train(
             world_size=launch.world_size,
             global_batch=global_batch(config, launch.world_size),
             fingerprints={"data": run.data_fingerprint},
+            run_name=config.train.run_name or directory.path.name,
         )
         events.attach(MetricsFile(directory.metrics_file))
-        attach_sinks(events, config.report, directory.path, sys.stdout.isatty())
+        attach_sinks(events, config, sys.stdout.isatty())
         for note in run.notes:
             events.emit("note", text=note)
+    if config.train.full_determinism:
+        use_deterministic_algorithms()
     model = run.build_model()
     world = join(launch, config.parallel.ddp_timeout)
     results = fit(run, model, world, events, directory, stop, checkpoint)

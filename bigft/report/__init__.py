@@ -13,25 +13,24 @@ from bigft.report.tensorboard import TensorBoard
 from bigft.runtime.events import EventStream, Sink
 
 if TYPE_CHECKING:
-    from bigft.config.sections import ReportConfig
+    from bigft.config.sections import RunConfig
 
-# The names of report.report_to: a tracker, made from the output directory.
-SINKS: dict[str, Callable[[Path], Sink]] = {
+# The names of report.report_to: a tracker, made from the output directory and the run's name.
+SINKS: dict[str, Callable[[Path, str], Sink]] = {
     "tensorboard": TensorBoard,
 }
 
 
-def attach_sinks(
-    stream: EventStream, config_report: ReportConfig, output_dir: Path, stdout_is_terminal: bool
-) -> None:
+def attach_sinks(stream: EventStream, config: RunConfig, stdout_is_terminal: bool) -> None:
     """Attaches what report.progress and report.report_to ask for.
 
     Raises: BadInput if a tracker's package is missing.
     """
-    progress = config_report.progress
+    progress = config.report.progress
     if progress == "auto":
         progress = "bar" if stdout_is_terminal else "lines"
     if progress != "none":
         stream.attach(Progress() if progress == "bar" else Console(sys.stdout))
-    for name in config_report.report_to:
-        stream.attach(SINKS[name](output_dir))
+    output_dir = Path(config.train.output_dir)
+    for name in config.report.report_to:
+        stream.attach(SINKS[name](output_dir, config.train.run_name or output_dir.name))

@@ -22,6 +22,7 @@ START_FIELDS: dict[str, Callable[[float], str]] = {
     "global_batch_size": "{:,} samples a step".format,
     "global_batch_tokens": "{:,} tokens a step".format,
     "world_size": "world size {}".format,
+    "zero_stage": "ZeRO stage {}".format,
     "trainable_parameters": "{:,} trainable parameters".format,
 }
 

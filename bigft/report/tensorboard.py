@@ -1,4 +1,4 @@
-"""Measurements as TensorBoard scalars under <output_dir>/runs."""
+"""Measurements as TensorBoard scalars under <output_dir>/runs/<run_name>."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bigft.runtime.events import Event
 class TensorBoard:
     """A sink that writes train/loss, train/learning_rate, eval/f1, … by step."""
 
-    def __init__(self, output_dir: Path) -> None:
+    def __init__(self, output_dir: Path, run_name: str) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -24,7 +24,7 @@ class TensorBoard:
                 )
             ) from error
         self._make_writer = SummaryWriter
-        self._directory = str(output_dir / "runs")
+        self._directory = str(output_dir / "runs" / run_name)
         self._writer = SummaryWriter(self._directory)
 
     def __call__(self, event: Event) -> None:

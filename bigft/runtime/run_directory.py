@@ -48,7 +48,7 @@ class RunDirectory:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise self._unwritable(error.strerror) from error
+            raise self._unwritable(str(error.strerror)) from error
 
     def nearest(self) -> Path:
         """The directory, or as long as there is none the nearest above it that exists."""

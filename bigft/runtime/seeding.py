@@ -6,6 +6,7 @@ Derivation and the list of addresses: docs/numerics.md.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 
 import numpy as np
@@ -24,6 +25,15 @@ def seed_everything(*parts: int | str) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def use_deterministic_algorithms() -> None:
+    """Makes torch choose kernels whose result does not change from run to run, or raise.
+
+    Must run before the first CUDA call: cuBLAS reads its variable once.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
 
 
 def seed_dropout(seed: int, step: int, micro_step: int, rank: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import TokenClassification as Options
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
@@ -53,20 +53,27 @@ class TokenClassification:
 
         Raises BadInput with file and line of every record that cannot be used.
         """
-        splits = {}
+        read: dict[str, list[Record]] = {}
+        splits: dict[str, list[Record]] = {}
+        problems: list[Problem] = []
         for split in SPLITS:
-            raw = read_split(config.data, split)
-            if raw is not None:
-                splits[split] = normalise(
-                    raw,
-                    text_column_name=config.data.text_column_name,
-                    label_column_name=config.data.label_column_name,
-                    label_list=config.data.label_list,
-                    split=split,
-                )
-        evidence = splits.get("train", next(iter(splits.values()), []))
+            with collect(problems):
+                raw = read_split(config.data, split)
+                if raw is not None:
+                    read[split] = normalise(
+                        raw,
+                        text_column_name=config.data.text_column_name,
+                        label_column_name=config.data.label_column_name,
+                        label_list=config.data.label_list,
+                        split=split,
+                    )
+        evidence = read.get("train", next(iter(read.values()), []))
         scheme = detect_scheme(tag_sequences(evidence))
-        splits = {split: to_bio_records(records, scheme) for split, records in splits.items()}
+        for split, records in read.items():
+            with collect(problems):
+                splits[split] = to_bio_records(records, scheme)
+        if problems:
+            raise BadInput(problems)
         labels = config.data.label_list or label_set(splits.get("train", evidence))
         return splits, list(labels)
 

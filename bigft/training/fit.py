@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
+from bigft.config.sections import RunConfig
 from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
@@ -114,6 +116,8 @@ def fit(
         trainable_parameters=trainable,
         device=str(world.device),
     )
+    for note in _notes(config, world):
+        events.emit("note", text=note)
     # Also at step 0: what an older run wrote to the same metrics.jsonl is past.
     events.emit("resume", step=state.step, path=checkpoint.name if checkpoint else None)
     if not loop.run():
@@ -144,3 +148,10 @@ def fit(
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
     return results
+
+
+def _notes(config: RunConfig, world: World) -> Iterator[str]:
+    if effective_zero_stage(config) != config.parallel.zero_stage:
+        yield "half precision needs fp32 master weights: parallel.zero_stage 0 runs as stage 1"
+    if "8bit" in config.optim.optim and world.device.type == "cpu":
+        yield f"optim.optim {config.optim.optim} saves memory on GPUs; on CPUs it is slow"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bigft.config.deepspeed import deepspeed_config
@@ -50,16 +51,16 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
     with collect(problems):
         run = prepare(config)
     with collect(problems):
-        model = _skeleton(config, run)
+        skeleton = _skeleton(config, run)
     if run is not None:
         with collect(problems):
             check_metric(run)
         with collect(problems):
             check_rows(run)
-    if problems or run is None:
+    if problems or run is None or skeleton is None:
         raise BadInput(list(dict.fromkeys(problems)))
     if launch.rank == 0:
-        check_space(run, model, directory, launch.world_size)
+        check_space(run, skeleton, directory, launch.world_size)
     if resume:
         from bigft.training.fit import checkpoint_to_resume
 
@@ -67,10 +68,12 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
     return run
 
 
-def _skeleton(config: RunConfig, run: Run | None) -> PreTrainedModel:
-    """The model without values. Where the labels are not known, with as many as it comes with."""
+def _skeleton(config: RunConfig, run: Run | None) -> PreTrainedModel | None:
+    """The model without values. Where its labels are not known, with others or not at all."""
     if run is not None:
         return run.build_model("meta")
+    if not Path(config.model.model_name_or_path).is_dir():
+        return None  # a hub that did not answer is not called again
     auto_class = TASKS[config.task.name].auto_class
     return load_model(config.model, load_model_config(config.model), auto_class, device="meta")
 
@@ -105,9 +108,7 @@ def check_rows(run: Run) -> None:
         raise BadInput(problems)
 
 
-def check_space(
-    run: Run, model: PreTrainedModel, directory: RunDirectory, world_size: int
-) -> None:
+def check_space(run: Run, model: PreTrainedModel, directory: RunDirectory, world_size: int) -> None:
     """Raises BadInput if the disk is too full for the checkpoints and the model, by a lower bound.
 
     model: only its shapes are looked at.

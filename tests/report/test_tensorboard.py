@@ -13,7 +13,7 @@ from bigft.report.tensorboard import TensorBoard
 
 def read(output_dir: Path) -> dict[str, list[tuple[int, float]]]:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(output_dir / "runs"))
+    events = accumulator.EventAccumulator(str(output_dir / "runs" / "run"))
     events.Reload()
     return {
         tag: [(point.step, point.value) for point in events.Scalars(tag)]
@@ -23,7 +23,7 @@ def read(output_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_measurements_become_scalars_of_their_group(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    sink = TensorBoard(tmp_path)
+    sink = TensorBoard(tmp_path, "run")
     sink({"event": "log", "time": 9.0, "step": 1, "loss": 0.5, "grad_norm": None})
     sink(
         {
@@ -42,11 +42,11 @@ def test_measurements_become_scalars_of_their_group(tmp_path: Path) -> None:
 
 def test_steps_done_again_after_a_resume_replace_the_first_ones(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    first = TensorBoard(tmp_path)
+    first = TensorBoard(tmp_path, "run")
     for step in (1, 2, 3):
         first({"event": "log", "step": step, "loss": 1.0})
     first({"event": "end"})
-    second = TensorBoard(tmp_path)
+    second = TensorBoard(tmp_path, "run")
     second({"event": "resume", "step": 1})
     second({"event": "log", "step": 2, "loss": 2.0})
     second({"event": "end"})
@@ -58,4 +58,4 @@ def test_a_missing_package_is_refused_by_the_key_that_asks_for_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(BadInput, match=r"^report\.report_to: .*pip install 'bigft\[tensorboard\]'"):
-        TensorBoard(tmp_path)
+        TensorBoard(tmp_path, "run")

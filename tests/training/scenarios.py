@@ -1,0 +1,132 @@
+"""What one rank with a real DeepSpeed engine does in the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny import letter_tokenizer, tiny_model
+
+from bigft.config.deepspeed import deepspeed_config
+from bigft.config.errors import BadInput
+from bigft.config.sections import RunConfig
+from bigft.models.heads.token import attach_token_head
+from bigft.runtime.process_group import World
+from bigft.runtime.run_directory import RunDirectory
+from bigft.training.build import prepare
+from bigft.training.checkpoint import CheckpointStore, TrainerState
+from bigft.training.engine import build_engine
+from bigft.training.evaluate import evaluate
+from bigft.training.export import export_model
+from bigft.training.optimizers import OPTIMIZERS, parameter_groups
+
+
+class Canary:
+    """A class that no shard may hold: unpickling it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
+
+
+def engine_of(world: World, stage: int, auto_class: str = "AutoModelForTokenClassification") -> Any:
+    config = RunConfig.model_validate(
+        {
+            "task": {"name": "token-classification"},
+            "model": {"model_name_or_path": "unused"},
+            "parallel": {"zero_stage": stage},
+            "optim": {"learning_rate": 0.01},
+            "train": {"output_dir": "unused"},
+        }
+    )
+    model = tiny_model(auto_class=auto_class)
+    if auto_class == "AutoModelForTokenClassification":
+        attach_token_head(model)
+    groups = parameter_groups(model, config.optim, set())
+    optimizer = OPTIMIZERS["adamw_torch"](groups, config.optim)
+    return build_engine(model, optimizer, deepspeed_config(config, world.size))
+
+
+def train(engine: Any, steps: int) -> list[float]:
+    losses = []
+    for step in range(steps):
+        random = torch.Generator().manual_seed(step)
+        ids_BT = torch.randint(4, 200, (4, 9), generator=random)
+        loss = engine(labels_BT=ids_BT % 5, input_ids=ids_BT).loss_sum
+        engine.backward(loss, scale_wrt_gas=False)
+        engine.step()
+        losses.append(loss.item())
+    return losses
+
+
+def save_and_load(world: World, directory: str, stage: int) -> tuple[list[float], list[float]]:
+    """The losses of two steps, and of the same two after a new engine loaded what was saved."""
+    store = CheckpointStore(RunDirectory(directory), world, None)
+    first = engine_of(world, stage)
+    train(first, 3)
+    checkpoint = store.save(first, TrainerState(step=3))
+    expected = train(first, 2)
+    second = engine_of(world, stage)
+    train(second, 1)
+    store.load(second, checkpoint)
+    return expected, train(second, 2)
+
+
+def load_damaged(world: World, directory: str, stage: int, canary: str) -> dict[str, Any]:
+    """By shard, and by damage: what loading it raised, as (class, message)."""
+    store = CheckpointStore(RunDirectory(directory), world, None)
+    engine = engine_of(world, stage)
+    train(engine, 1)
+    checkpoint = store.save(engine, TrainerState(step=1))
+    seen = {}
+    for shard in sorted((checkpoint / "ds").iterdir()):
+        content = shard.read_bytes()
+        torch.save({"module": Canary(canary), "optimizer_state_dict": Canary(canary)}, shard)
+        seen[shard.name, "foreign class"] = _refusal(store, engine_of(world, stage), checkpoint)
+        shard.unlink()
+        seen[shard.name, "missing"] = _refusal(store, engine_of(world, stage), checkpoint)
+        shard.write_bytes(content)
+    return seen
+
+
+def _refusal(store: CheckpointStore, engine: Any, checkpoint: Path) -> tuple[str, str]:
+    try:
+        store.load(engine, checkpoint)
+    except BadInput as error:
+        return "BadInput", str(error)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+def export(world: World, directory: str, stage: int, auto_class: str) -> dict[str, torch.Tensor]:
+    """Exports an engine after a few steps; the logits it answers with (of every class)."""
+    engine = engine_of(world, stage, auto_class)
+    if auto_class == "AutoModelForTokenClassification":
+        train(engine, 2)
+    export_model(engine, letter_tokenizer(), Path(directory, "model"), world)
+    engine.eval()
+    ids_BT = torch.arange(4, 22).view(2, 9)
+    with torch.no_grad():
+        if auto_class == "AutoModelForTokenClassification":
+            return engine(labels_BT=ids_BT % 5, input_ids=ids_BT).logits_BTC.tolist()
+        return engine(input_ids=ids_BT).logits.tolist()
+
+
+def evaluate_split(world: World, config: dict[str, Any], batch_size: int) -> dict[str, Any]:
+    """Scores, report, and the index of every record that this rank answered."""
+    run = prepare(RunConfig.model_validate(config))
+    seen: list[int] = []
+    result = evaluate(
+        run.build_model(),
+        run.task,
+        run.splits["validation"],
+        batch_size,
+        world,
+        lambda record, prediction: seen.append(record.index),
+    )
+    return {"scores": result.scores, "report": result.report, "records": seen}
