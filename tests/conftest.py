@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bigft.runtime import launcher
+from bigft.runtime.signals import STOP_SIGNALS
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 MINILM = REPOSITORY / "models" / "all-MiniLM-L6-v2"
+CONFIG = """\
+task: token-classification
+model:
+  model_name_or_path: model
+data:
+  train_file: train.jsonl
+  test_file: test.jsonl
+train:
+  output_dir: out
+"""
+TRAIN = [
+    {"tokens": ["ann", "met", "bob"], "ner_tags": ["B-PER", "O", "B-PER"]},
+    {"tokens": ["in", "ulm"], "ner_tags": ["O", "B-LOC"]},
+]
+TEST = [{"tokens": ["zoe", "left"], "ner_tags": ["B-PER", "O"]}]
 
 
 @pytest.fixture
@@ -32,3 +52,31 @@ def minilm() -> Path:
     if not (MINILM / "model.safetensors").is_file():
         pytest.skip(f"no {MINILM}: run `python examples/fetch_minilm.py`")
     return MINILM
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two narrow layers for the labels of persons and places."""
+    from tiny import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory: config.yaml, train.jsonl, test.jsonl and a tiny BERT in model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BIGFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    for name in (*launcher.MALLOC_SETTINGS, launcher.SETTLED):
+        monkeypatch.setenv(name, "1")  # or `train` would start this process anew
+    for name in (*launcher.LAUNCHER_VARIABLES, "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    Path("config.yaml").write_text(CONFIG)
+    for name, rows in {"train.jsonl": TRAIN, "test.jsonl": TEST}.items():
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("model").symlink_to(tiny_model)
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield tmp_path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

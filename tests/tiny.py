@@ -78,7 +78,13 @@ def tiny_config(architecture: str = "bert", **options: Any) -> PretrainedConfig:
     labels = {} if "num_labels" in options else {"id2label": dict(enumerate(LABELS))}
     return AutoConfig.for_model(
         architecture,
-        **{"vocab_size": 260, "pad_token_id": 0, **ARCHITECTURES[architecture], **labels, **options},
+        **{
+            "vocab_size": 260,
+            "pad_token_id": 0,
+            **ARCHITECTURES[architecture],
+            **labels,
+            **options,
+        },
     )
 
 

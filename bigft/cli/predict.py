@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO, cast
+from typing import IO, Any
 
 from bigft.cli.arguments import count
 from bigft.config.errors import BadInput, Problem
@@ -44,34 +44,33 @@ def _texts(args: Namespace) -> Iterator[str]:
     if args.text:
         return iter(args.text)
     if args.file is None:
-        return _lines(sys.stdin, "stdin")
-    return _lines(_opened("--file", args.file, "r"), str(args.file))
+        return _lines(sys.stdin.buffer, "stdin")
+    return _lines(_opened("--file", args.file, "rb"), str(args.file))
 
 
-def _opened(option: str, path: Path, mode: str) -> TextIO:
+def _opened(option: str, path: Path, mode: str) -> IO[Any]:
     try:
-        return cast(TextIO, path.open(mode, encoding="utf-8"))
+        return path.open(mode, encoding=None if "b" in mode else "utf-8")
     except OSError as error:
-        what = f"cannot be {'read' if mode == 'r' else 'written'}: {error.strerror}"
-        raise BadInput(Problem(f"{option} {path}", what, "name another file")) from error
+        problem = Problem(f"{option} {path}", str(error.strerror), "name another file")
+        raise BadInput(problem) from error
 
 
-def _lines(stream: Iterable[str], name: str) -> Iterator[str]:
+def _lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
     """The texts: a line that begins with { is an object with `text`; empty lines are passed over.
 
     Raises BadInput, naming the line, for an object without it and for what is not UTF-8.
     """
-    number = 0
-    try:
-        for number, line in enumerate(stream, 1):
-            text = line.strip()
-            if text.startswith("{"):
-                text = _text_of(text, f"{name}:{number}")
-            if text:
-                yield text
-    except UnicodeDecodeError as error:
-        where = f"{name}: after line {number}"
-        raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
+    for number, raw in enumerate(stream, 1):
+        where = f"{name}:{number}"
+        try:
+            text = raw.decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
+        if text.startswith("{"):
+            text = _text_of(text, where)
+        if text:
+            yield text
 
 
 def _text_of(line: str, where: str) -> str:

@@ -55,7 +55,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
     """The architecture's config with bigft's overrides; no weights are read.
 
-    options: what the task adds (num_labels, id2label, ...).
+    options: what the task adds (id2label, ...).
     Raises BadInput, naming the key, if there is none or an override does not exist.
     """
     from huggingface_hub.errors import StrictDataclassError

@@ -67,6 +67,8 @@ class TokenClassification:
                         label_list=config.data.label_list,
                         split=split,
                     )
+        if problems:
+            raise BadInput(problems)
         evidence = read.get("train", next(iter(read.values()), []))
         scheme = detect_scheme(tag_sequences(evidence))
         for split, records in read.items():
@@ -149,7 +151,6 @@ class TokenClassification:
     def model_options(self) -> dict[str, Any]:
         """What the model's config must say of the labels."""
         return {
-            "num_labels": len(self.labels),
             "id2label": dict(enumerate(self.labels)),
             "label2id": dict(self._ids),
         }

@@ -28,7 +28,7 @@ def export_model(
     if world.is_first:
         temporary = directory.with_name(f".tmp-{directory.name}")
         shutil.rmtree(temporary, ignore_errors=True)
-        engine.module.save_pretrained(temporary, state_dict=state_dict)
+        engine.module.save_pretrained(temporary, state_dict=dict(state_dict))  # which it empties
         tokenizer.save_pretrained(temporary)
         _compare(temporary, state_dict)
         trash = directory.with_name(f".trash-{directory.name}")

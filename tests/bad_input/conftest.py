@@ -1,63 +1,13 @@
-"""A run that is accepted, for tests to spoil, and the answer to it when it is spoilt."""
+"""The answer to a run that a test has spoilt."""
 
 from __future__ import annotations
 
-import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import save_tiny
 
 from bigft.cli import main
-from bigft.runtime import launcher
-from bigft.runtime.signals import STOP_SIGNALS
-
-CONFIG = """\
-task: token-classification
-model:
-  model_name_or_path: model
-data:
-  train_file: train.jsonl
-  test_file: test.jsonl
-train:
-  output_dir: out
-"""
-TRAIN = [
-    {"tokens": ["ann", "met", "bob"], "ner_tags": ["B-PER", "O", "B-PER"]},
-    {"tokens": ["in", "ulm"], "ner_tags": ["O", "B-LOC"]},
-]
-TEST = [{"tokens": ["zoe", "left"], "ner_tags": ["B-PER", "O"]}]
-
-
-def jsonl(rows: list[dict[str, object]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("bad_input") / "model")
-
-
-@pytest.fixture
-def place(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current directory: config.yaml, train.jsonl, test.jsonl and a tiny BERT in model."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BIGFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    for name in (*launcher.MALLOC_SETTINGS, launcher.SETTLED):
-        monkeypatch.setenv(name, "1")  # or `train` would start this process anew
-    for name in (*launcher.LAUNCHER_VARIABLES, "SLURM_STEP_ID"):
-        monkeypatch.delenv(name, raising=False)
-    Path("config.yaml").write_text(CONFIG)
-    Path("train.jsonl").write_bytes(jsonl(TRAIN))
-    Path("test.jsonl").write_bytes(jsonl(TEST))
-    Path("model").symlink_to(tiny_run)
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield tmp_path
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -167,15 +168,13 @@ def test_tags_of_another_scheme_than_the_training_sets(place: Path, refused: Ref
     Path("test.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": ["B-PER", "E-PER"]}\n')
     (answer,) = refused()
     assert answer.startswith("test.jsonl:1: token 2: ")
-    assert answer.endswith("; mend the tag; the training set is read as bio")
+    assert answer.endswith("; mend the tag; the training set is read as BIO")
 
 
 def test_a_label_that_the_label_list_lacks(refused: Refused) -> None:
     assert refused("data.label_list=[O,B-PRE,B-LOC]") == [
-        "train.jsonl:1: token 1: the label 'B-PER' is not in data.label_list; "
-        "did you mean B-PRE?",
-        "train.jsonl:1: token 3: the label 'B-PER' is not in data.label_list; "
-        "did you mean B-PRE?",
+        "train.jsonl:1: token 1: the label 'B-PER' is not in data.label_list; did you mean B-PRE?",
+        "train.jsonl:1: token 3: the label 'B-PER' is not in data.label_list; did you mean B-PRE?",
         "test.jsonl:1: token 1: the label 'B-PER' is not in data.label_list; did you mean B-PRE?",
     ]
 
@@ -341,9 +340,7 @@ def test_a_hub_model_that_is_not_in_the_cache_of_an_offline_machine(
         ("{hidden_size: big}", "Field 'hidden_size' expected int, got str (value: 'big')"),
     ],
 )  # fmt: skip
-def test_an_override_that_the_architecture_lacks(
-    refused: Refused, value: str, answer: str
-) -> None:
+def test_an_override_that_the_architecture_lacks(refused: Refused, value: str, answer: str) -> None:
     word = f"model.config_overrides={value}"
     assert refused(word) == [f"command line: {word}: {answer}"]
 
@@ -359,3 +356,15 @@ def test_model_and_data_and_options_are_told_at_once(own_model: Path, refused: R
         "no such file; did you mean test.jsonl?",
         "model.model_name_or_path",
     ]
+
+
+def test_a_head_for_other_labels_is_no_news(
+    place: Path,
+    notes: Notes,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    save_tiny(Path("other"), num_labels=3)
+    assert notes("model.model_name_or_path=other") == []
+    assert caplog.messages == []

@@ -183,7 +183,10 @@ def test_expert_keys_are_added_and_nothing_is_lost(expert: Any) -> None:
 def test_auto_never_reaches_deepspeed(expert: Any) -> None:
     """Files written for transformers' Trainer hold it, also for keys that bigft does not derive."""
     content = {
-        "zero_optimization": {"reduce_bucket_size": "auto", "offload_param": {"pin_memory": "auto"}},
+        "zero_optimization": {
+            "reduce_bucket_size": "auto",
+            "offload_param": {"pin_memory": "auto"},
+        },
         "fp16": {"enabled": "auto", "loss_scale_window": 1000},
         "flops_profiler": {"enabled": "auto", "profile_step": 3},
         "wall_clock_breakdown": "auto",

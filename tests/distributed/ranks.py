@@ -19,7 +19,7 @@ from typing import Any
 from bigft.runtime.launcher import Launch
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["distributed.preload"])
+_context.set_forkserver_preload(["tests.distributed.preload"])
 
 
 class RankFailed(AssertionError):

@@ -135,9 +135,7 @@ def test_a_checkpoint_stays_transformers_own(architecture: str, tmp_path: Path) 
     model.save_pretrained(tmp_path)
     loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
     with torch.no_grad():
-        assert torch.equal(
-            loaded.eval()(**batch).logits, tiny_model(architecture)(**batch).logits
-        )
+        assert torch.equal(loaded.eval()(**batch).logits, tiny_model(architecture)(**batch).logits)
 
 
 def test_the_class_keeps_its_own_forward() -> None:

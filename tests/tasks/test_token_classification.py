@@ -246,9 +246,7 @@ def test_entities_have_characters_and_text() -> None:
         3,
         ["Ann", "Lee", ",", "of", "New", "York"],
     )
-    prediction = one.stitch(
-        [part("B-PER", "I-PER", "O"), part("O", "B-LOC", "I-LOC")], asked
-    )
+    prediction = one.stitch([part("B-PER", "I-PER", "O"), part("O", "B-LOC", "I-LOC")], asked)
     assert prediction["text"] == "Ann Lee, of  New York"
     assert prediction["entities"] == [
         {"type": "PER", "text": "Ann Lee", "start": 0, "end": 7, "score": 0.9},
@@ -283,7 +281,6 @@ def test_reading_makes_one_scheme_of_all_splits_and_labels_of_the_training_set(
 
 def test_the_model_is_told_the_labels() -> None:
     assert task(labels=["O", "X"]).model_options() == {
-        "num_labels": 2,
         "id2label": {0: "O", 1: "X"},
         "label2id": {"O": 0, "X": 1},
     }
@@ -306,6 +303,4 @@ def test_a_class_weight_for_a_label_that_does_not_exist_is_refused() -> None:
         task(labels=["O", "B-PER"], optim={"class_weights": {"B-PRE": 2.0}}).attach_head(
             tiny_model(num_labels=2)
         )
-    assert str(caught.value) == (
-        "optim.class_weights: no label 'B-PRE'; the labels are O, B-PER"
-    )
+    assert str(caught.value) == ("optim.class_weights: no label 'B-PRE'; the labels are O, B-PER")

@@ -70,9 +70,7 @@ def test_every_window_owns_a_word(sizes: list[int], max_length: int, stride: int
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    num_words=st.integers(1, 60), max_length=st.integers(3, 20), stride=st.integers(0, 30)
-)
+@given(num_words=st.integers(1, 60), max_length=st.integers(3, 20), stride=st.integers(0, 30))
 def test_windows_share_the_stride_but_at_most_half_of_themselves(
     num_words: int, max_length: int, stride: int
 ) -> None:
@@ -86,9 +84,7 @@ def test_windows_share_the_stride_but_at_most_half_of_themselves(
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    num_words=st.integers(1, 60), max_length=st.integers(3, 20), stride=st.integers(0, 30)
-)
+@given(num_words=st.integers(1, 60), max_length=st.integers(3, 20), stride=st.integers(0, 30))
 def test_a_word_is_owned_where_its_nearer_side_shows_most(
     num_words: int, max_length: int, stride: int
 ) -> None:
@@ -117,8 +113,7 @@ def test_a_sentence_that_fits_is_what_the_tokenizer_makes_of_it(
     assert window.input_ids_T == encoded.input_ids
     of_token = [NO_WORD if word is None else word for word in encoded.word_ids()]
     firsts = [
-        word if before != word else NO_WORD
-        for before, word in pairwise([NO_WORD, *of_token])
+        word if before != word else NO_WORD for before, word in pairwise([NO_WORD, *of_token])
     ]
     assert window.words_T == firsts
     rest = zip(of_token, firsts, strict=True)

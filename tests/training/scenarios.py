@@ -22,6 +22,8 @@ from bigft.training.evaluate import evaluate
 from bigft.training.export import export_model
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
+HEADED = "AutoModelForTokenClassification"
+
 
 class Canary:
     """A class that no shard may hold: unpickling it makes a file."""
@@ -33,7 +35,7 @@ class Canary:
         return os.mkdir, (self.path,)
 
 
-def engine_of(world: World, stage: int, auto_class: str = "AutoModelForTokenClassification") -> Any:
+def engine_of(world: World, stage: int, auto_class: str = HEADED) -> Any:
     config = RunConfig.model_validate(
         {
             "task": {"name": "token-classification"},
@@ -44,7 +46,7 @@ def engine_of(world: World, stage: int, auto_class: str = "AutoModelForTokenClas
         }
     )
     model = tiny_model(auto_class=auto_class)
-    if auto_class == "AutoModelForTokenClassification":
+    if auto_class == HEADED:
         attach_token_head(model)
     groups = parameter_groups(model, config.optim, set())
     optimizer = OPTIMIZERS["adamw_torch"](groups, config.optim)
@@ -87,6 +89,8 @@ def load_damaged(world: World, directory: str, stage: int, canary: str) -> dict[
         content = shard.read_bytes()
         torch.save({"module": Canary(canary), "optimizer_state_dict": Canary(canary)}, shard)
         seen[shard.name, "foreign class"] = _refusal(store, engine_of(world, stage), checkpoint)
+        shard.write_bytes(content[: len(content) // 2])
+        seen[shard.name, "cut short"] = _refusal(store, engine_of(world, stage), checkpoint)
         shard.unlink()
         seen[shard.name, "missing"] = _refusal(store, engine_of(world, stage), checkpoint)
         shard.write_bytes(content)
@@ -103,16 +107,16 @@ def _refusal(store: CheckpointStore, engine: Any, checkpoint: Path) -> tuple[str
     return "", ""
 
 
-def export(world: World, directory: str, stage: int, auto_class: str) -> dict[str, torch.Tensor]:
-    """Exports an engine after a few steps; the logits it answers with (of every class)."""
+def export(world: World, directory: str, stage: int, auto_class: str) -> list[Any]:
+    """Exports an engine, of the task's head after two steps; the logits it answers with."""
     engine = engine_of(world, stage, auto_class)
-    if auto_class == "AutoModelForTokenClassification":
+    ids_BT = torch.arange(4, 22).view(2, 9)
+    if auto_class == HEADED:
         train(engine, 2)
     export_model(engine, letter_tokenizer(), Path(directory, "model"), world)
     engine.eval()
-    ids_BT = torch.arange(4, 22).view(2, 9)
     with torch.no_grad():
-        if auto_class == "AutoModelForTokenClassification":
+        if auto_class == HEADED:
             return engine(labels_BT=ids_BT % 5, input_ids=ids_BT).logits_BTC.tolist()
         return engine(input_ids=ids_BT).logits.tolist()
 

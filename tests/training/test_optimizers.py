@@ -268,7 +268,12 @@ def test_the_rate_is_a_function_of_the_step_alone() -> None:
         return [group["lr"] for group in optimizer.param_groups]
 
     walked = [rates(step) for step in range(TOTAL)]
-    assert [rates(step) for step in (30, 3, 36, 0)] == [walked[30], walked[3], walked[36], walked[0]]
+    assert [rates(step) for step in (30, 3, 36, 0)] == [
+        walked[30],
+        walked[3],
+        walked[36],
+        walked[0],
+    ]
     assert walked[0] == [0.0] * len(walked[0])
     assert walked[5][0] == pytest.approx(1e-4)
     assert {rate for rate in walked[5]} == {1e-4, 1e-2}

@@ -1,0 +1,94 @@
+"""`bigft evaluate RUN`: scores of a run's model on its splits, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bigft.cli import main
+
+
+def test_scores_are_one_json_object(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "out", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["samples"] == 1
+    assert scores.keys() >= {"loss", "precision", "recall", "f1", "accuracy"}
+
+
+def test_a_report_stands_before_the_scores(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "out", "--split", "train", "--batch-size", "1"]) == 0
+    report, _, scores = capsys.readouterr().out.partition("{")
+    assert "support" in report
+    assert json.loads("{" + scores)["samples"] == 2
+
+
+def test_an_evaluation_leaves_the_run_as_it_is(trained_run: Path) -> None:
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in trained_run.rglob("*") if path.is_file()}
+
+    before = contents()
+    assert main(["evaluate", "out"]) == 0
+    assert contents() == before
+
+
+def test_a_split_that_the_run_has_not(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "out", "--split", "validation"]) == 2
+    assert capsys.readouterr().err.startswith("data.validation_file: the run's config names none")
+
+
+def test_data_that_is_gone(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("test.jsonl").rename("tests.jsonl")
+    assert main(["evaluate", "out"]) == 2
+    error = "test.jsonl: no such file; did you mean tests.jsonl?"
+    assert capsys.readouterr().err.splitlines()[-1] == error
+
+
+@pytest.mark.parametrize("verb", [["evaluate"], ["predict", "--text", "ann"]])
+def test_what_is_no_run(place: Path, capsys: pytest.CaptureFixture[str], verb: list[str]) -> None:
+    assert main([*verb, "model"]) == 2
+    assert capsys.readouterr().err == (
+        "model: no run directory: cannot read run.json (No such file or directory); "
+        "give the train.output_dir of a run\n"
+    )
+
+
+@pytest.mark.parametrize("verb", [["evaluate"], ["predict", "--text", "ann"]])
+def test_a_run_that_left_no_model(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    shutil.rmtree(trained_run / "model")
+    assert main([*verb, "out"]) == 2
+    assert capsys.readouterr().err == "out: no model/ in it; let the run finish first\n"
+
+
+@pytest.mark.parametrize("verb", [["evaluate"], ["predict", "--text", "ann"]])
+def test_a_run_whose_weights_are_damaged(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    (trained_run / "model" / "model.safetensors").write_bytes(b"\x08")
+    assert main([*verb, "out"]) == 2
+    assert "'out/model' cannot be loaded (SafetensorError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["out", "--split", "dev"], "argument --split: invalid choice: 'dev'"),
+        (["out", "--batch-size", "0"], "argument --batch-size: '0' is not a whole number above 0"),
+        ([], "the following arguments are required: run"),
+    ],
+)
+def test_arguments_that_are_wrong(
+    capsys: pytest.CaptureFixture[str], words: list[str], error: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["evaluate", *words])
+    assert exit_.value.code == 2
+    assert f"bigft evaluate: error: {error}" in capsys.readouterr().err

@@ -1,0 +1,107 @@
+"""`bigft predict RUN`: one JSON object per text, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigft.cli import main
+
+
+def answers(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
+    assert main(["predict", "out", *words]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_every_word_gets_a_tag_and_a_score(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (answer,) = answers(capsys, "--text", "ann met bob.")
+    assert answer["tokens"] == ["ann", "met", "bob", "."]
+    assert len(answer["tags"]) == len(answer["scores"]) == 4
+    assert set(answer["tags"]) <= {"O", "B-PER", "I-PER", "B-LOC", "I-LOC"}
+    for entity in answer["entities"]:
+        assert answer["text"][entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_texts_without_a_word_are_answered_too(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, found = answers(capsys, "--text", " ", "--text", "ann")
+    assert (empty["text"], empty["tokens"], empty["entities"]) == (" ", [], [])
+    assert found["tokens"] == ["ann"]
+
+
+FILE = b'\xef\xbb\xbfann\n\n{"text": " bob"}\n  met\n'  # with a BOM, as some editors save it
+
+
+def test_a_file_holds_lines_and_objects(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("texts").write_bytes(FILE)
+    texts = [answer["text"] for answer in answers(capsys, "--file", "texts")]
+    assert texts == ["ann", " bob", "met"]
+
+
+def test_texts_come_from_stdin_and_go_to_a_file(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(FILE)))
+    assert answers(capsys, "--output", "answers.jsonl", "--batch-size", "2") == []
+    lines = Path("answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["ann", " bob", "met"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"ann\n\xff\n", "texts:2: not UTF-8; save it as UTF-8"),
+        (b'ann\n{"text": "bob"\n', "texts:2: no JSON (Expecting ',' delimiter: line 1 column 15 "
+         "(char 14)); write one object a line"),
+        (b'{"txt": "ann"}\n',
+         'texts:1: no string `text` in the object; write {"text": "..."}'),
+        (b'{"text": 5}\n', 'texts:1: no string `text` in the object; write {"text": "..."}'),
+    ],
+)  # fmt: skip
+def test_lines_that_are_no_text(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], content: bytes, error: str
+) -> None:
+    Path("texts").write_bytes(content)
+    assert main(["predict", "out", "--file", "texts"]) == 2
+    assert capsys.readouterr().err == f"{error}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--file", "texts"], "--file texts: No such file or directory; name another file"),
+        (["--file", "model"], "--file model: Is a directory; name another file"),
+        (["--text", "ann", "--output", "no/file"],
+         "--output no/file: No such file or directory; name another file"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_opened(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], words: list[str], error: str
+) -> None:
+    assert main(["predict", "out", *words]) == 2
+    assert capsys.readouterr().err == f"{error}\n"
+
+
+def test_an_output_is_not_touched_before_the_model_is_there(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("answers.jsonl").write_text("of yesterday")
+    assert main(["predict", "nothing", "--text", "ann", "--output", "answers.jsonl"]) == 2
+    assert Path("answers.jsonl").read_text() == "of yesterday"
+
+
+def test_a_text_and_a_file_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["predict", "out", "--text", "ann", "--file", "texts"])
+    assert exit_.value.code == 2
+    assert "argument --file: not allowed with argument --text" in capsys.readouterr().err

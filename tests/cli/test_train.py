@@ -1,0 +1,123 @@
+"""`bigft train`: arguments, and starts that fail early; what a run does is in tests/distributed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import bigft.cli.train
+from bigft.cli import main
+from bigft.runtime import launcher
+from bigft.runtime.launcher import Launch
+
+REFUSED = "data.train_file=nothing.jsonl"
+MISSING = "nothing.jsonl: no such file; did you mean train.jsonl?"
+
+
+def test_a_refused_start_is_one_line_and_leaves_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "config.yaml", REFUSED, "--nproc", "1"]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"{MISSING}\n")
+    assert not Path("out").exists()
+
+
+def test_notes_are_told_by_the_first_process_only(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "config.yaml", REFUSED, "--nproc", "2"]
+    main(words)
+    assert "note: " not in capsys.readouterr().err
+    monkeypatch.delenv(launcher.SETTLED)
+    main(words)
+    assert capsys.readouterr().err.count("note: ") == 1
+
+
+@pytest.mark.parametrize(("nproc", "starts_ranks"), [("1", False), ("3", True)])
+def test_nproc_says_how_many_ranks_start(
+    place: Path, monkeypatch: pytest.MonkeyPatch, nproc: str, starts_ranks: bool
+) -> None:
+    seen: list[tuple[bool, Launch]] = []
+    as_rank = lambda config, launch: seen.append((False, launch)) or 0  # noqa: E731
+    start = lambda args, config, launch: seen.append((True, launch)) or 0  # noqa: E731
+    monkeypatch.setattr(bigft.cli.train, "_as_rank", as_rank)
+    monkeypatch.setattr(bigft.cli.train, "_start_ranks", start)
+    assert main(["train", "config.yaml", "--nproc", nproc]) == 0
+    ((started, launch),) = seen
+    assert started == starts_ranks
+    assert (launch.rank, launch.world_size, launch.local_world_size) == (0, int(nproc), int(nproc))
+
+
+def test_a_launchers_rank_does_not_start_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (variables | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    seen: list[Launch] = []
+    monkeypatch.setattr(
+        bigft.cli.train, "_as_rank", lambda config, launch: seen.append(launch) or 0
+    )
+    # as the deepspeed launcher calls every rank
+    assert main(["train", "--local_rank=1", "config.yaml"]) == 0
+    assert [(launch.rank, launch.world_size) for launch in seen] == [(1, 2)]
+
+
+def test_half_a_launchers_environment_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    assert main(["train", "config.yaml"]) == 2
+    missing = [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert missing == ["LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
+
+
+def test_settings_that_count_at_process_start_are_in_place_before_anything_is_checked(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Anew(Exception):
+        pass
+
+    def execv(path: str, arguments: list[str]) -> None:
+        raise Anew
+
+    monkeypatch.setattr(os, "execv", execv)
+    for name in (*launcher.MALLOC_SETTINGS, launcher.SETTLED):
+        monkeypatch.delenv(name)
+    with pytest.raises(Anew):
+        main(["train", "config.yaml", REFUSED, "--nproc", "1"])
+
+
+def test_a_signal_while_the_data_is_prepared_is_remembered(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bigft.training.preflight
+
+    def preflight(config: object, launch: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)  # would end the process
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bigft.training.preflight, "preflight", preflight)
+    assert main(["train", "config.yaml", "--nproc", "1"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--nproc", "0"], "argument --nproc: '0' is not a whole number above 0"),
+        (["--nproc", "all"], "argument --nproc: 'all' is not a whole number above 0"),
+        (["--resume"], "unrecognized arguments: --resume"),
+        (["--npro=1"], "unrecognized arguments: --npro=1"),
+    ],
+)
+def test_arguments_that_are_wrong(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], error: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "config.yaml", *words])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"bigft train: error: {error}"

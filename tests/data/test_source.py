@@ -1,0 +1,125 @@
+"""Which files a config names, and the records of one split of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigft.config.errors import BadInput
+from bigft.config.sections import DataConfig
+from bigft.data.source import SPLITS, files_of, input_files, read_split
+
+
+def data(**keys: Any) -> DataConfig:
+    return DataConfig.model_validate(keys)
+
+
+def write(path: Path, *words: str) -> str:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text("\n".join(json.dumps({"tokens": [word], "tags": ["O"]}) for word in words))
+    return str(path)
+
+
+def words(config: DataConfig, split: str) -> list[str] | None:
+    records = read_split(config, split)
+    return None if records is None else [record.fields["tokens"][0] for record in records]
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def test_the_files_of_each_split_are_read_in_order(tmp_path: Path) -> None:
+    b, a = write(tmp_path / "b.jsonl", "b"), write(tmp_path / "a.jsonl", "a", "c")
+    dev = write(tmp_path / "dev.jsonl", "d")
+    config = data(train_file=[b, a], validation_file=dev)
+    assert files_of(config, "train") == (b, a)
+    assert [words(config, split) for split in SPLITS] == [["b", "a", "c"], ["d"], None]
+    train = read_split(config, "train")
+    assert train is not None
+    assert [(r.index, r.file, r.line) for r in train] == [(0, b, 1), (1, a, 1), (2, a, 2)]
+
+
+def test_only_training_samples_are_limited(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", "a", "b", "c")
+    config = data(train_file=file, validation_file=file, test_file=file, max_train_samples=2)
+    assert [words(config, split) for split in SPLITS] == [["a", "b"], list("abc"), list("abc")]
+
+
+def test_the_format_that_is_asked_for_is_used(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("bob\tX\tB-PER\n\n")
+    config = data(
+        train_file=str(tmp_path / "a.txt"), format="conll", text_column_name=0, label_column_name=1
+    )
+    (record,) = read_split(config, "train") or []
+    assert "X" in json.dumps(dict(record.fields))
+
+
+def test_a_split_of_a_missing_file_is_refused_by_its_path(tmp_path: Path) -> None:
+    config = data(train_file=str(tmp_path / "none.jsonl"))
+    assert input_files(config) == []
+    with pytest.raises(BadInput, match=r"none\.jsonl"):
+        read_split(config, "train")
+
+
+# -- what a fingerprint covers ------------------------------------------------------------------
+
+
+def test_every_named_file_is_an_input_in_the_order_of_the_splits(tmp_path: Path) -> None:
+    names = ("test", "train", "dev")
+    test, train, dev = (write(tmp_path / f"{name}.jsonl", name) for name in names)
+    config = data(train_file=train, validation_file=dev, test_file=test)
+    assert input_files(config) == [train, dev, test]
+
+
+def test_directories_are_opened_up_sorted(tmp_path: Path) -> None:
+    inner = [write(tmp_path / "d" / name, "x") for name in ("z/b.jsonl", "a.jsonl", "z/a.jsonl")]
+    for config in (data(train_file=str(tmp_path / "d")), data(dataset_name=str(tmp_path / "d"))):
+        assert input_files(config) == sorted(inner)
+
+
+def test_a_data_set_of_the_hub_has_no_file_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert input_files(data(dataset_name="nobody/nothing")) == []
+
+
+def test_a_config_without_data_is_refused() -> None:
+    with pytest.raises(BadInput) as caught:
+        input_files(data())
+    assert str(caught.value) == (
+        "data.train_file: no data is named; give train_file or dataset_name"
+    )
+
+
+# -- data sets ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A data set that `datasets` loads by its name: train and test, no validation."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    write(tmp_path / "set" / "train.jsonl", "a", "b", "c")
+    write(tmp_path / "set" / "test.jsonl", "d")
+    return str(tmp_path / "set")
+
+
+def test_a_data_sets_splits_are_those_it_has(directory: str) -> None:
+    config = data(dataset_name=directory, max_train_samples=2)
+    assert [words(config, split) for split in SPLITS] == [["a", "b"], None, ["d"]]
+
+
+def test_a_data_set_that_is_not_there_is_refused_by_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    name = str(tmp_path / "none")
+    with pytest.raises(BadInput) as caught:
+        read_split(data(dataset_name=name), "train")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"data.dataset_name: {name!r} cannot be loaded (")
+    assert line.endswith("; give a hub id, or a directory that `datasets` can load")

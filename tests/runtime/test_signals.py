@@ -1,0 +1,60 @@
+"""A signal sets a flag and interrupts nothing; who reads the flag decides when to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from bigft.runtime.signals import STOP_SIGNALS, StopRequest
+
+
+@pytest.fixture(autouse=True)
+def _handlers_come_back() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_nothing_was_asked_for_at_first() -> None:
+    stop = StopRequest()
+    stop.install()
+    assert not stop
+    assert stop.signal is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_stop_signal_is_remembered_by_its_name(number: signal.Signals) -> None:
+    stop = StopRequest()
+    stop.install()
+    os.kill(os.getpid(), number)
+    assert stop
+    assert stop.signal == number
+    assert stop.name == number.name
+
+
+def test_of_several_signals_the_last_is_told() -> None:
+    stop = StopRequest()
+    stop.install()
+    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.name == "SIGTERM"
+
+
+def test_a_rank_that_got_no_signal_says_that_another_one_did() -> None:
+    assert StopRequest().name == "a signal to another rank"
+
+
+def test_ctrl_c_still_interrupts() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    StopRequest().install()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_without_install_signals_are_left_alone() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    StopRequest()
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before

@@ -1,0 +1,133 @@
+"""`model/` is what transformers loads, tensor by tensor what was trained, or it is not written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from distributed.ranks import run_ranks
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny import LABELS, letter_tokenizer, tiny_model
+from training.scenarios import HEADED, export
+
+from bigft.models.heads.token import attach_token_head
+from bigft.runtime.process_group import World
+from bigft.training import export as export_module
+from bigft.training.export import export_model
+
+TIED = {"cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"}
+ALONE = World(0, 0, 1, torch.device("cpu"), None)
+
+
+def engine(model: Any) -> Any:
+    """What an engine without ZeRO-3 is to the export."""
+    return SimpleNamespace(module=model, zero_optimization_stage=lambda: 1)
+
+
+def write(model: Any, directory: Path) -> Path:
+    export_model(engine(model), letter_tokenizer(), directory / "model", ALONE)
+    return directory / "model"
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("stage", [0, 3])
+def test_transformers_answers_with_the_engines_logits(stage: int, tmp_path: Path) -> None:
+    (logits_BTC,) = run_ranks(export, 1, str(tmp_path), stage, HEADED)
+    loaded = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        answer = loaded.eval()(input_ids=torch.arange(4, 22).view(2, 9)).logits
+        untrained = tiny_model()(input_ids=torch.arange(4, 22).view(2, 9)).logits
+    assert answer.tolist() == logits_BTC
+    assert not torch.allclose(answer, untrained)
+
+
+@pytest.mark.distributed
+def test_tied_weights_are_stored_once_under_zero_3_too(tmp_path: Path) -> None:
+    (logits_BTV,) = run_ranks(export, 1, str(tmp_path), 3, "AutoModelForMaskedLM")
+    loaded = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        answer = loaded.eval()(input_ids=torch.arange(4, 22).view(2, 9)).logits
+    assert answer.tolist() == logits_BTV
+    assert len(TIED & load_file(tmp_path / "model" / "model.safetensors").keys()) == 1
+
+
+def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
+    model = tiny_model(auto_class="AutoModelForMaskedLM")
+    assert model.state_dict().keys() >= TIED
+    stored = load_file(write(model, tmp_path) / "model.safetensors")
+    assert len(TIED & stored.keys()) == 1
+
+
+def test_the_directory_is_complete_by_itself(tmp_path: Path) -> None:
+    model = tiny_model()
+    attach_token_head(model)
+    directory = write(model, tmp_path)
+    assert transformers.AutoConfig.from_pretrained(directory).id2label == dict(enumerate(LABELS))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    assert tokenizer("bob saw").input_ids == letter_tokenizer()("bob saw").input_ids
+    with safe_open(directory / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_weights_keep_the_dtype_they_compute_in(tmp_path: Path) -> None:
+    stored = load_file(write(tiny_model().bfloat16(), tmp_path) / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+
+
+def test_an_older_export_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    (write(tiny_model(), tmp_path) / "leftover.txt").write_text("of an older run")
+    directory = write(tiny_model(num_labels=2), tmp_path)
+    assert not (directory / "leftover.txt").exists()
+    assert transformers.AutoConfig.from_pretrained(directory).num_labels == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def _one_bit(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["classifier.bias"].view(torch.int32)[0] ^= 1
+
+
+def _lost(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["classifier.bias"]
+
+
+def _rounded(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["classifier.weight"] = tensors["classifier.weight"].bfloat16()
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (_one_bit, "classifier.bias differs from the trained weights"),
+        (_lost, "lacks classifier.bias"),
+        (_rounded, "classifier.weight differs from the trained weights"),
+    ],
+)
+def test_a_file_that_differs_from_the_live_weights_is_not_put_in_place(
+    tamper: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tiny_model(), tmp_path)
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    compare = export_module._compare
+
+    def tampered(directory: Path, *args: Any) -> None:
+        path = directory / "model.safetensors"
+        tensors = load_file(path)
+        tamper(tensors)
+        save_file(tensors, path, {"format": "pt"})
+        compare(directory, *args)
+
+    monkeypatch.setattr(export_module, "_compare", tampered)
+    with pytest.raises(RuntimeError, match=message):
+        write(tiny_model(), tmp_path)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    second = World(1, 1, 1, torch.device("cpu"), None)
+    export_model(engine(tiny_model()), letter_tokenizer(), tmp_path / "model", second)
+    assert not list(tmp_path.iterdir())
