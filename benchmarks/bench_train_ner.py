@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,42 +103,30 @@ def run_bigft(args: argparse.Namespace, precision: str, seed: int, folder: Path)
     }
 
 
-def run_trainer(args: argparse.Namespace, precision: str, seed: int, folder: Path) -> Row:
-    """This file again, in a process that trains with transformers' Trainer."""
-    return _run_trainer(args, precision, seed, folder, [])
-
-
-def run_trainer_grouped(args: argparse.Namespace, precision: str, seed: int, folder: Path) -> Row:
-    """The same with batches of like lengths, which Trainer does not make by default."""
-    return _run_trainer(args, precision, seed, folder, ["--group-by-length"])
-
-
-def _run_trainer(
-    args: argparse.Namespace, precision: str, seed: int, folder: Path, more: list[str]
+def run_trainer(
+    args: argparse.Namespace, precision: str, seed: int, folder: Path, more: Sequence[str] = ()
 ) -> Row:
-    words = [__file__, "--worker", str(folder / "result.json"), "--model", str(args.model)]
+    """This file again, in a process that trains with transformers' Trainer."""
+    output = folder / "result.json"
+    words = [__file__, "--worker", str(output), "--precisions", precision, "--seeds", str(seed)]
     for split, file in files(args).items():
         words += [f"--{split}", str(file)]
-    for name in ("epochs", "batch", "lr", "max_steps"):
+    for name in ("model", "epochs", "batch", "lr", "max_steps"):
         words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    words += ["--precisions", precision, "--seeds", str(seed), *more]
-    process = run(words, args.threads, folder)
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return {
-        "tokens_per_second": result["tokens"] / result["train_seconds"],
-        "train_seconds": result["train_seconds"],
-        "seconds_to_first_step": result["first_step"] - process.started,
+    process = run([*words, *more], args.threads, folder)
+    measured = json.loads(output.read_text(encoding="utf-8"))
+    first_step = measured.pop("first_step")
+    return measured | {
+        "seconds_to_first_step": first_step - process.started,
         "wall_seconds": process.wall_seconds,
         "peak_rss_mib": process.peak_rss_mib,
-        "test_f1": result["test_f1"],
-        "train_loss": result["train_loss"],
-        "steps": result["steps"],
     }
 
 
 PROVIDERS: dict[str, Callable[[argparse.Namespace, str, int, Path], Row]] = {
     "trainer": run_trainer,
-    "trainer-grouped": run_trainer_grouped,
+    # Batches of like lengths, which Trainer does not make by default.
+    "trainer-grouped": partial(run_trainer, more=["--group-by-length"]),
     "bigft": run_bigft,
 }
 
@@ -195,8 +184,8 @@ def train_with_trainer(args: argparse.Namespace) -> None:
         label2id={label: number for number, label in enumerate(labels)},
     )
 
-    def encode(sentences: list[tuple[list[str], list[str]]]) -> list[dict[str, list[int]]]:
-        """A label at the first sub-token of each word."""
+    def encode(sentences: list[tuple[list[str], list[str]]]) -> Any:
+        """A list of rows, which Trainer takes for a data set; labels at words' first sub-tokens."""
         encoded = tokenizer(
             [words for words, _ in sentences], is_split_into_words=True, truncation=True
         )
@@ -223,11 +212,7 @@ def train_with_trainer(args: argparse.Namespace) -> None:
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             moments.append(time.time())
 
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            moments.append(time.time())
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            moments.append(time.time())
+        on_step_end = on_train_end = on_train_begin
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = CountingTrainer(
@@ -265,15 +250,16 @@ def train_with_trainer(args: argparse.Namespace) -> None:
         places = [place for place, label in enumerate(row["labels"]) if label != IGNORED]
         predicted = [labels[logits_TC[place].argmax()] for place in places]
         answers.append(predicted + ["O"] * (len(tags) - len(places)))  # words that were cut off
-    result = {
-        "tokens": seen["tokens"],
-        "train_seconds": moments[-1] - moments[0],
+    train_seconds = moments[-1] - moments[0]
+    measured = {
+        "tokens_per_second": seen["tokens"] / train_seconds,
+        "train_seconds": train_seconds,
         "first_step": moments[1],
         "test_f1": f1_score([tags for _, tags in test], answers),
         "train_loss": output.training_loss,
         "steps": output.global_step,
     }
-    args.worker.write_text(json.dumps(result), encoding="utf-8")
+    args.worker.write_text(json.dumps(measured), encoding="utf-8")
 
 
 def read_conll(path: Path) -> list[tuple[list[str], list[str]]]:

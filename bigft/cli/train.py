@@ -39,8 +39,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     launch = launcher.detect(os.environ)
+    settings = launcher.process_settings(os.environ)
+    if launch is None or launch.world_size == 1:
+        settings.pop("TOKENIZERS_PARALLELISM", None)  # nobody else wants the cores
     told = launcher.SETTLED in os.environ or (launch is not None and launch.rank > 0)
     loaded = read_config(args, quiet=told)
+    launcher.reexec_with(settings)  # before torch is imported: it would be imported twice
     with loaded.located():
         if launch is not None:
             return _as_rank(loaded.config, launch)
@@ -73,10 +77,6 @@ def _start_ranks(args: Namespace, config: RunConfig, launch: Launch) -> int:
 
 def _as_rank(config: RunConfig, launch: Launch) -> int:
     """One rank's whole run; the first one also keeps the run directory's books."""
-    settings = launcher.process_settings(os.environ)
-    if launch.world_size == 1:
-        settings.pop("TOKENIZERS_PARALLELISM", None)  # nobody else wants the cores
-    launcher.reexec_with(settings)
     stop = StopRequest()
     stop.install()
     from bigft.training.preflight import preflight

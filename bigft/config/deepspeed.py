@@ -8,7 +8,7 @@ error that names both.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,6 @@ from bigft.config.sections import RunConfig
 
 NO_CLIPPING = 1e30  # DeepSpeed measures the gradient's norm only where it clips
 
-# What each derived key comes from, for the message about a contradiction.
-_ORIGIN = {
-    "train_batch_size": "train.global_batch_size",
-    "train_micro_batch_size_per_gpu": "train.per_device_train_batch_size",
-    "gradient_accumulation_steps": "train.gradient_accumulation_steps",
-    "managed_gradient_accumulation": "exact accumulation (docs/numerics.md)",
-    "gradient_clipping": "optim.max_grad_norm",
-    "zero_optimization.stage": "parallel.zero_stage",
-    "zero_optimization.overlap_comm": "exact accumulation (docs/numerics.md)",
-    "bf16.enabled": "train.bf16",
-    "fp16.enabled": "train.fp16",
-    "data_types.grad_accum_dtype": "fp32 accumulation (docs/numerics.md)",
-    "communication_data_type": "fp32 reduction (docs/numerics.md)",
-}
 # Sections that would contradict the YAML whatever they hold.
 _OURS = {
     "optimizer": "section optim",
@@ -53,7 +39,6 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     Raises BadInput if parallel.deepspeed cannot be read or contradicts the YAML.
     """
     micro = config.train.per_device_train_batch_size
-    stage = effective_zero_stage(config)
     derived: dict[str, Any] = {
         # The accumulation boundary is ours: micro-steps may vary from step to step.
         "train_micro_batch_size_per_gpu": micro,
@@ -61,7 +46,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         "train_batch_size": micro * world_size,
         "managed_gradient_accumulation": False,
         "gradient_clipping": config.optim.max_grad_norm or NO_CLIPPING,
-        "zero_optimization": {"stage": stage, "overlap_comm": False},
+        "zero_optimization": {"stage": effective_zero_stage(config), "overlap_comm": False},
         "zero_allow_untested_optimizer": True,
         "communication_data_type": "fp32",
         "data_types": {"grad_accum_dtype": "fp32"},
@@ -69,13 +54,52 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         "fp16": {"enabled": config.train.fp16},
         "steps_per_print": 2**31,
     }
-    if config.parallel.deepspeed is None:
+    path = config.parallel.deepspeed
+    if path is None:
         return derived
-    expert = _read(config.parallel.deepspeed)
-    problems = list(_contradictions(expert, derived, config.parallel.deepspeed))
+    asked = _read(path)
+    expert = _without_auto(asked)
+    stated = _stated(config, world_size)
+    problems = [
+        *_contradictions(asked, stated, path),
+        *(
+            Problem(f"{path}: {key}", f"{expert[key]!r} is no section", "write an object")
+            for key, value in derived.items()
+            if isinstance(value, dict) and not isinstance(expert.get(key, {}), dict)
+        ),
+    ]
     if problems:
         raise BadInput(problems)
-    return _merged(derived, expert)
+    return _merged(derived, expert, keep=set(stated))
+
+
+def _stated(config: RunConfig, world_size: int) -> dict[str, tuple[Any, str]]:
+    """DeepSpeed's key -> what the YAML says in its terms, and the YAML's key or the reason."""
+    train, parallel = config.train, config.parallel
+    micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps or 1
+    batch = train.global_batch_size or micro * accumulation * world_size
+    exact, fp32 = "exact normalisation (docs/numerics.md)", "fp32 sums (docs/numerics.md)"
+    return {
+        "train_batch_size": (batch, "train.global_batch_size"),
+        "train_micro_batch_size_per_gpu": (micro, "train.per_device_train_batch_size"),
+        "gradient_accumulation_steps": (accumulation, "train.gradient_accumulation_steps"),
+        "managed_gradient_accumulation": (False, exact),
+        "gradient_clipping": (config.optim.max_grad_norm, "optim.max_grad_norm"),
+        "zero_optimization.stage": (effective_zero_stage(config), "parallel.zero_stage"),
+        "zero_optimization.overlap_comm": (False, exact),
+        "zero_optimization.offload_optimizer.device": (
+            parallel.offload_optimizer,
+            "parallel.offload_optimizer",
+        ),
+        "zero_optimization.offload_param.device": (
+            parallel.offload_param,
+            "parallel.offload_param",
+        ),
+        "bf16.enabled": (train.bf16, "train.bf16"),
+        "fp16.enabled": (train.fp16, "train.fp16"),
+        "data_types.grad_accum_dtype": ("fp32", fp32),
+        "communication_data_type": ("fp32", fp32),
+    }
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -87,9 +111,21 @@ def _read(path: str) -> dict[str, Any]:
         ) from error
     except json.JSONDecodeError as error:
         raise BadInput(Problem(f"{path}:{error.lineno}", f"not JSON: {error.msg}")) from error
+    except UnicodeDecodeError as error:
+        raise BadInput(Problem(path, f"not UTF-8 at byte {error.start}")) from error
     if not isinstance(expert, dict):
         raise BadInput(Problem(path, "not a JSON object", "DeepSpeed's config is an object"))
     return expert
+
+
+def _without_auto(tree: dict[str, Any]) -> dict[str, Any]:
+    """Files written for transformers' Trainer hold "auto": it asks for our value."""
+    pruned = {
+        key: _without_auto(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if value != "auto"
+    }
+    return {key: value for key, value in pruned.items() if value != {} or tree[key] == {}}
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -101,9 +137,8 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _contradictions(
-    expert: dict[str, Any], derived: dict[str, Any], path: str
+    expert: dict[str, Any], stated: dict[str, tuple[Any, str]], path: str
 ) -> Iterator[Problem]:
-    ours = dict(_leaves(derived))
     for key, value in _leaves(expert):
         top = key.split(".")[0]
         if top in _OURS:
@@ -112,20 +147,23 @@ def _contradictions(
                 f"contradicts {_OURS[top]}, which bigft derives",
                 f"remove {top} from the file",
             )
-        # "auto" is what files written for transformers' Trainer hold: it asks for our value.
-        elif key in _ORIGIN and value not in (ours[key], "auto"):
+        elif key in stated and value not in (stated[key][0], "auto"):
+            ours, origin = stated[key]
             yield Problem(
                 f"{path}: {key}",
-                f"{value!r} contradicts {ours[key]!r} of {_ORIGIN[key]}",
+                f"{value!r} contradicts {ours!r} of {origin}",
                 "remove it here and set the YAML key",
             )
 
 
-def _merged(derived: dict[str, Any], expert: dict[str, Any]) -> dict[str, Any]:
+def _merged(
+    derived: dict[str, Any], expert: dict[str, Any], keep: Set[str], prefix: str = ""
+) -> dict[str, Any]:
+    """The derived dict with the expert's keys in it, but for those in `keep` (dotted)."""
     result = dict(derived)
     for key, value in expert.items():
-        if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = _merged(result[key], value)
-        elif value != "auto":
+        if isinstance(value, dict):
+            result[key] = _merged(result.get(key, {}), value, keep, f"{prefix}{key}.")
+        elif prefix + key not in keep:
             result[key] = value
     return result

@@ -12,6 +12,13 @@ from bigft.config.sections import ModelConfig
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+BYTE_LEVEL_SPACE = "\u0120"  # how byte-level vocabularies write the space
+# Architectures after fairseq's RoBERTa: the first token's position is pad_token_id + 1.
+POSITIONS_AFTER_PAD = {
+    *("roberta", "roberta-prelayernorm", "camembert", "xlm-roberta", "xlm-roberta-xl"),
+    *("data2vec-text", "longformer", "mpnet", "luke", "xmod", "ibert", "layoutlmv3"),
+}
+
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """The run's tokenizer: a fast one, with a pad token, that takes words as well as text.
@@ -23,7 +30,6 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     name = model.tokenizer_name or model.model_name_or_path
     key = "model.tokenizer_name" if model.tokenizer_name else "model.model_name_or_path"
     try:
-        # add_prefix_space: byte-level tokenizers need it to take sentences that come as words.
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=model.revision, add_prefix_space=True, trust_remote_code=False
         )
@@ -49,7 +55,24 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         )
     if problems:
         raise BadInput(problems)
+    _read_words_as_text(tokenizer)
     return tokenizer
+
+
+def _read_words_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Byte-level vocabularies spell a word with the space before it: words must come with one.
+
+    Not every class heeds add_prefix_space, so what counts is what a lone word becomes. The change
+    is part of the tokenizer and is saved with it.
+    """
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    (first, *_) = tokenizer(["a"], is_split_into_words=True, add_special_tokens=False).tokens()
+    if "ByteLevel" in str(backend.pre_tokenizer) and not first.startswith(BYTE_LEVEL_SPACE):
+        space = normalizers.Prepend(" ")
+        before = backend.normalizer
+        backend.normalizer = space if before is None else normalizers.Sequence([before, space])
 
 
 def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
@@ -107,6 +130,8 @@ def max_positions(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) 
     """The longest sequence, in tokens, that model and tokenizer take; None where neither says."""
     text = config.get_text_config()
     limits = [getattr(text, "max_position_embeddings", None), tokenizer.model_max_length]
+    if limits[0] is not None and config.model_type in POSITIONS_AFTER_PAD:
+        limits[0] -= config.pad_token_id + 1
     known = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(known) if known else None
 

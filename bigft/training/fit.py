@@ -13,6 +13,7 @@ import torch
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
+from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
@@ -96,6 +97,8 @@ def fit(
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     groups = parameter_groups(model, config.optim, head_names)
     model.to(world.device)
+    if config.train.bf16 and emulates_bf16(world.device):
+        multiply_in_fp32(model)
     engine = build_engine(
         model,
         OPTIMIZERS[config.optim.optim](groups, config.optim),
@@ -153,5 +156,7 @@ def fit(
 def _notes(config: RunConfig, world: World) -> Iterator[str]:
     if effective_zero_stage(config) != config.parallel.zero_stage:
         yield "half precision needs fp32 master weights: parallel.zero_stage 0 runs as stage 1"
+    if config.train.bf16 and emulates_bf16(world.device):
+        yield "this CPU has no bf16 instructions: train.bf16 saves memory here, fp32 is faster"
     if "8bit" in config.optim.optim and world.device.type == "cpu":
         yield f"optim.optim {config.optim.optim} saves memory on GPUs; on CPUs it is slow"

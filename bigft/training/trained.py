@@ -13,6 +13,7 @@ from bigft.config.errors import BadInput, Problem
 from bigft.config.load import load_config
 from bigft.config.sections import RunConfig
 from bigft.data.records import Record
+from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.load import load_model, load_model_config, load_tokenizer, max_positions
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
@@ -58,6 +59,8 @@ class Trained:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model: Any = load_model(config.model, model_config, task_class.auto_class, dtype="auto")
         task.attach_head(model)
+        if model.dtype == torch.bfloat16 and emulates_bf16(device):
+            multiply_in_fp32(model)
         return cls(config, task, model.to(device).eval(), World(0, 0, 1, device, None))
 
     def evaluate(self, split: str, batch_size: int) -> Evaluation:

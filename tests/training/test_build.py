@@ -110,6 +110,7 @@ def test_other_content_of_the_same_size_is_prepared_anew(
         ("data", "max_train_samples", 2),
         ("data", "label_list", LABELS),
         ("model", "tokenizer_name", "other"),
+        ("model", "config_overrides", {"max_position_embeddings": 32}),
     ],
 )
 def test_an_option_that_changes_the_rows_prepares_them_anew(
@@ -172,7 +173,7 @@ def test_the_fingerprint_of_the_data_tells_what_is_trained_on(
     model: dict[str, Any] = {}
     before = prepare(config()).data_fingerprint
     if change == "words":
-        write(tmp_path / "train.jsonl", [(["rob"] + TRAIN[0][0][1:], TRAIN[0][1]), *TRAIN[1:]])
+        write(tmp_path / "train.jsonl", [(["rob", *TRAIN[0][0][1:]], TRAIN[0][1]), *TRAIN[1:]])
     elif change == "tags":
         write(tmp_path / "train.jsonl", [*TRAIN[:2], (["bob"], ["O"])])
     elif change == "order":

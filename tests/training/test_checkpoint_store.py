@@ -1,4 +1,4 @@
-"""A checkpoint is there whole or not at all; the newest and the best stay; foreign code never runs."""
+"""A checkpoint is there whole or not at all; newest and best stay; foreign code never runs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""bf16 matrix products on CPUs that have no instructions for them.
+
+oneDNN then emulates each bf16 product, four to five times as slow as one in fp32. Multiplying in
+fp32 and rounding the result once keeps what bf16 means (bf16 operands, fp32 sums) at fp32's speed.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether the device is a CPU that does not multiply bf16 numbers itself (AVX512_BF16, AMX)."""
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and not native
+
+
+def multiply_in_fp32(model: nn.Module) -> None:
+    """Gives every plain nn.Linear of the model a forward through `LinearThroughFp32`.
+
+    Parameters and their names stay. Subclasses keep the forward that they were written for.
+    """
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
+
+
+def _forward(linear: nn.Linear, input: torch.Tensor) -> torch.Tensor:
+    output: torch.Tensor = LinearThroughFp32.apply(input, linear.weight, linear.bias)
+    return output
+
+
+class LinearThroughFp32(torch.autograd.Function):
+    """F.linear for bf16 tensors: fp32 products and sums, one rounding to the input's dtype.
+
+    Saves the weight parameter itself, never a cast of it: ZeRO-3 swaps its storage.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.has_bias = bias is not None
+        wide = None if bias is None else bias.float()
+        return F.linear(input.float(), weight.float(), wide).to(input.dtype)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        input, weight = ctx.saved_tensors
+        wide = grad_output.float().flatten(0, -2)
+        grad_input = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_input = (wide @ weight.float()).to(input.dtype).view_as(input)
+        if ctx.needs_input_grad[1]:
+            grad_weight = (wide.T @ input.float().flatten(0, -2)).to(weight.dtype)
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            grad_bias = wide.sum(0).to(weight.dtype)
+        return grad_input, grad_weight, grad_bias
