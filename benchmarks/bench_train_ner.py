@@ -342,9 +342,10 @@ def parse() -> argparse.Namespace:
         "--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"]
     )
     parser.add_argument("--threads", type=int, default=2, help="OMP_NUM_THREADS of every run")
-    parser.add_argument(
-        "--group-by-length", action="store_true", help="a second Trainer that groups by length"
+    parser.add_argument(  # who takes turns; trainer-grouped makes batches of like lengths
+        "--providers", nargs="+", choices=list(PROVIDERS), default=["trainer", "bigft"]
     )
+    parser.add_argument("--group-by-length", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -372,16 +373,16 @@ def main() -> None:
         "bigft": bigft.__version__,
         "date": date,
     }
-    providers = [name for name in PROVIDERS if args.group_by_length or name != "trainer-grouped"]
     output = args.results / f"train_ner_{device_name()}_{date}.csv"
     output.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    with output.open("w", newline="", encoding="utf-8") as file:
+    with output.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
+        if file.tell() == 0:
+            writer.writeheader()
         for seed in args.seeds:
             for precision in args.precisions:
-                for provider in providers:
+                for provider in args.providers:
                     with tempfile.TemporaryDirectory() as folder:
                         measured = PROVIDERS[provider](args, precision, seed, Path(folder))
                     key = {"provider": provider, "precision": precision, "seed": seed}
