@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from deepspeed.runtime.checkpoint_engine import CheckpointCommitInfo
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
+
+from bigft.config.errors import BadInput, Problem
 
 
 def allowed_classes() -> list[Any]:
@@ -19,10 +22,15 @@ def allowed_classes() -> list[Any]:
     return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
 
 
+def unusable(path: str | os.PathLike[str], why: str) -> BadInput:
+    mend = "name an older checkpoint-<step>"
+    return BadInput(Problem("train.resume_from_checkpoint", f"{path}: {why}", mend))
+
+
 class SafeCheckpointEngine(CheckpointEngine):
     """Writes with torch.save and fsync; loads with weights_only=True.
 
-    A shard that holds any other class raises pickle.UnpicklingError and runs nothing.
+    A shard that is damaged or holds any other class raises BadInput and runs nothing.
     """
 
     def __init__(self, config: Any = None) -> None:
@@ -39,8 +47,13 @@ class SafeCheckpointEngine(CheckpointEngine):
             os.fsync(file.fileno())
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        with torch.serialization.safe_globals(allowed_classes()):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        try:
+            with torch.serialization.safe_globals(allowed_classes()):
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except UnpicklingError as error:  # its text advises to run whatever the file holds
+            raise unusable(path, "damaged, or made by something else than bigft") from error
+        except (OSError, EOFError, RuntimeError) as error:
+            raise unusable(path, str(error).partition("\n")[0]) from error
 
     def commit(self, info: CheckpointCommitInfo) -> bool:
         return True

@@ -17,6 +17,7 @@ from typing import Any
 from bigft.config.errors import BadInput, Problem
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
+from bigft.training.checkpoint.shards import unusable
 
 SHARDS = "ds"  # DeepSpeed's tag: the subdirectory with its files
 STATE = "trainer.json"
@@ -89,24 +90,18 @@ class CheckpointStore:
             (temporary / COMMIT).write_text(hashlib.sha256(text.encode()).hexdigest() + "\n")
             _replace_directory(temporary, final)
             self._point_best_at(state.best_step)
-            self._prune(keep=state.best_step)
+            self._prune(state)
         self._world.barrier()
         return final
 
     def load(self, engine: Any, checkpoint: Path) -> None:
         """Puts the checkpoint's weights and optimizer into the engine. Collective.
 
-        Raises BadInput if a shard is missing.
+        Raises BadInput if a shard is missing, damaged or holds more than tensors.
         """
-        loaded, _ = engine.load_checkpoint(str(checkpoint), tag=SHARDS)
-        if loaded is None:
-            raise BadInput(
-                Problem(
-                    "train.resume_from_checkpoint",
-                    f"{checkpoint} lacks DeepSpeed's files",
-                    "name an older checkpoint-<step>",
-                )
-            )
+        if not any((checkpoint / SHARDS).glob("*_model_states.pt")):
+            raise unusable(checkpoint / SHARDS, "no DeepSpeed checkpoint in it")
+        engine.load_checkpoint(str(checkpoint), tag=SHARDS)
 
     def _point_best_at(self, step: int | None) -> None:
         if not (self._directory.path / f"checkpoint-{step}").is_dir():
@@ -116,13 +111,14 @@ class CheckpointStore:
         link.symlink_to(f"checkpoint-{step}")
         os.replace(link, self._directory.path / "best")
 
-    def _prune(self, keep: int | None) -> None:
+    def _prune(self, state: TrainerState) -> None:
         if self._limit is None:
             return
-        others = [item for item in self._directory.checkpoints() if item[0] != keep]
-        room = self._limit - (keep is not None)
-        # The newest one always stays: it is what a resume needs.
-        for _, path in others[: len(others) - max(room, 1)]:
+        found = self._directory.checkpoints()
+        # A resume needs the one just written, load_best_model_at_end the best: they always stay.
+        others = [item for item in found if item[0] not in (state.step, state.best_step)]
+        num_surplus = min(len(found) - self._limit, len(others))
+        for _, path in others[: max(num_surplus, 0)]:
             trash = path.with_name(f".trash-{path.name}")
             os.replace(path, trash)
             shutil.rmtree(trash, ignore_errors=True)
