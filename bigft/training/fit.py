@@ -132,7 +132,7 @@ def fit(
         "step": state.step,
         "train_skipped_steps": state.skipped_steps,
         "train_tokens_per_second": state.total_tokens / max(state.training_seconds, 1e-9),
-        "epoch": loop.epoch,
+        "epoch": loop.epoch(state.step),
     }
     left = state.step  # the step whose weights the run leaves behind
     best = directory.path / f"checkpoint-{state.best_step}"
@@ -142,7 +142,7 @@ def fit(
             store.load(engine, best)
     for split, prefix in (("validation", "eval"), ("test", "test")):
         if split in run.splits:
-            seen = loop.evaluations.get((split, left)) or loop.evaluate(split, prefix)
+            seen = loop.evaluations.get((split, left)) or loop.evaluate(split, prefix, left)
             results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
             events.emit("report", split=split, step=left, text=seen.report)
     export_model(engine, run.tokenizer, directory.model, world)

@@ -158,9 +158,9 @@ class Loop:
 
     # -- between steps ------------------------------------------------------------------------
 
-    @property
-    def epoch(self) -> float:
-        epoch, index = self._order.position(self._state.step)
+    def epoch(self, step: int) -> float:
+        """How often the data has been seen after so many steps."""
+        epoch, index = self._order.position(step)
         return epoch + index / self._order.steps_in_epoch(epoch)
 
     def _log(self) -> None:
@@ -171,7 +171,7 @@ class Loop:
         self._events.emit(
             "log",
             step=state.step,
-            epoch=self.epoch,
+            epoch=self.epoch(state.step),
             loss=loss_sum / max(window.targets, 1),
             learning_rate=self._learning_rate,
             grad_norm=self._grad_norm,
@@ -188,7 +188,7 @@ class Loop:
         """Scores the validation set; returns whether it is the best so far. Collective."""
         started = time.monotonic()
         state, train = self._state, self._train
-        scores = self.evaluate("validation", "eval").scores
+        scores = self.evaluate("validation", "eval", state.step).scores
         name = (train.metric_for_best_model or "loss").removeprefix("eval_")
         if name not in scores:
             raise TrainingFailed(
@@ -215,8 +215,8 @@ class Loop:
         self._window.paused += time.monotonic() - started
         return is_best
 
-    def evaluate(self, split: str, prefix: str) -> Evaluation:
-        """Scores one split and emits the scores with the prefix. Collective."""
+    def evaluate(self, split: str, prefix: str, step: int) -> Evaluation:
+        """Scores one split with the weights of `step` and emits the scores. Collective."""
         result = evaluate(
             self._engine,
             self._run.task,
@@ -224,12 +224,12 @@ class Loop:
             self._train.per_device_eval_batch_size,
             self._world,
         )
-        self.evaluations[split, self._state.step] = result
+        self.evaluations[split, step] = result
         self._events.emit(
             "eval",
             split=split,
-            step=self._state.step,
-            epoch=self.epoch,
+            step=step,
+            epoch=self.epoch(step),
             **{f"{prefix}_{name}": value for name, value in result.scores.items()},
         )
         return result
