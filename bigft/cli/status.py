@@ -64,8 +64,12 @@ def as_text(status: dict[str, Any]) -> str:
     for key in ("latest_checkpoint", "best_checkpoint"):
         if status[key] is not None:
             rows.append((key.replace("_", " "), status[key]))
-    if status["status"] == "resumable":
-        command = f"bigft train {status['path']}/config.yaml train.resume_from_checkpoint=true"
+    if status["status"] in ("resumable", "failed") and status["latest_checkpoint"]:
+        path, ranks = status["path"], status["world_size"] or 1
+        command = (
+            f"bigft train {path}/config.yaml train.output_dir={path} "
+            "train.resume_from_checkpoint=true" + (f" --nproc {ranks}" if ranks > 1 else "")
+        )
         rows.append(("go on with", command))
     rows += [(key, str(value)) for key, value in status["results"].items()]
     width = max(len(name) for name, _ in rows)

@@ -13,7 +13,7 @@ from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime import launcher
 from bigft.runtime.events import EventStream, MetricsFile
-from bigft.runtime.launcher import Launch
+from bigft.runtime.launcher import EXIT_RESUMABLE, Launch
 from bigft.runtime.logs import log_to
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import StopRequest
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bigft.training.build import Run
 
 EXIT_FAILED = 1
-EXIT_RESUMABLE = 75
 
 
 def add_arguments(parser: ArgumentParser) -> None:

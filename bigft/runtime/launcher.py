@@ -33,6 +33,7 @@ MALLOC_SETTINGS = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 SETTLED = "BIGFT_SETTLED"  # settings are applied and notes are told: not again
+EXIT_RESUMABLE = 75  # of a rank that saved and stopped as a signal asked
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 SECONDS_TO_STOP = 10.0
 PR_SET_PDEATHSIG = 1
@@ -273,7 +274,8 @@ def run_ranks(
                 del running[happening.rank]
                 if happening.code != 0 and first_failure is None:
                     first_failure = happening
-                    _report(first_failure, log_file)
+                    if happening.code != EXIT_RESUMABLE:  # asked for: nothing failed
+                        _report(first_failure, log_file)
                     _send(running, signal.SIGTERM)
                     deadline = time.monotonic() + SECONDS_TO_STOP
         finally:

@@ -12,7 +12,7 @@ from bigft.config.sections import RunConfig
 from bigft.config.tasks import TokenClassification as Options
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, read_split
-from bigft.data.tag_schemes import detect_scheme
+from bigft.data.tag_schemes import Scheme, detect_scheme
 from bigft.data.words import split_words
 from bigft.models.heads.token import attach_token_head
 from bigft.tasks.metrics.tagging import TaggingMetric, entities
@@ -76,8 +76,10 @@ class TokenClassification:
                 splits[split] = to_bio_records(records, scheme)
         if problems:
             raise BadInput(problems)
-        labels = config.data.label_list or label_set(splits.get("train", evidence))
-        return splits, list(labels)
+        named: Sequence[str] | None = config.data.label_list
+        if named is None or scheme not in (Scheme.BIO, Scheme.NONE):  # converted: other names now
+            named = label_set(splits.get("train") or next(iter(splits.values())))
+        return splits, list(named)
 
     def encode(self, record: Record) -> list[Feature]:
         tags = record.fields.get("tags")

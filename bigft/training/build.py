@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,9 +89,10 @@ def versions() -> dict[str, str]:
     return {"bigft": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def prepare(config: RunConfig) -> Run:
+def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
     """Reads, checks, encodes and caches the data of a run; on a second call only opens the cache.
 
+    labels: of a model that is there already; None: those of the data.
     Raises BadInput, naming key or file and line, for everything that is wrong with data, tokenizer
     or the model's config.
     """
@@ -107,8 +109,9 @@ def prepare(config: RunConfig) -> Run:
         raise BadInput(problems)
 
     def build(directory: Path) -> None:
-        splits, labels = task_class.read(config)
-        task = task_class(config, tokenizer, labels, max_length)
+        splits, found = task_class.read(config)
+        names = list(labels or found)
+        task = task_class(config, tokenizer, names, max_length)
         problems: list[Problem] = []
         for name, records in splits.items():
             with collect(problems):
@@ -118,10 +121,10 @@ def prepare(config: RunConfig) -> Run:
         if problems:
             raise BadInput(problems)
         vocabulary = {
-            "labels": labels,
+            "labels": names,
             "splits": list(splits),
             "notes": _notes(splits),
-            "content": _content(directory, labels),
+            "content": _content(directory, names),
         }
         (directory / VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
 
@@ -131,6 +134,7 @@ def prepare(config: RunConfig) -> Run:
             "data": config.data.model_dump(mode="json", exclude={"preprocessing_num_workers"}),
             "tokenizer": tokenizer.backend_tokenizer.to_str(),
             "max_length": max_length,
+            "labels": labels and list(labels),
             "bigft": __version__,
         },
         input_files(config.data),

@@ -88,6 +88,10 @@ def fit(
     state = TrainerState(global_batch=batch, data_fingerprint=run.data_fingerprint)
     if checkpoint is not None:
         state = TrainerState.read(checkpoint)
+        if checkpoint.resolve().parent != directory.path.resolve():
+            # Another run's best checkpoint lies elsewhere and cannot be left behind here.
+            state.best_metric = state.best_step = None
+            state.evaluations_without_gain = 0
 
     head_names = {
         name
@@ -106,7 +110,11 @@ def fit(
     )
     store = CheckpointStore(directory, world, config.train.save_total_limit)
     if checkpoint is not None:
+        asked = [_options(group) for group in engine.optimizer.param_groups]
         store.load(engine, checkpoint)
+        # A checkpoint brings its run's rates, betas and decay along: this run's config counts.
+        for group, options in zip(engine.optimizer.param_groups, asked, strict=True):
+            group.update(options)
     loop = Loop(run, engine, order, world, events, store, stop, state)
     events.emit(
         "start",
@@ -140,6 +148,9 @@ def fit(
         left = state.best_step
         if left != state.step:
             store.load(engine, best)
+    elif config.train.load_best_model_at_end:
+        text = "no best checkpoint of this run is there: model/ holds the last weights"
+        events.emit("note", text=text)
     for split, prefix in (("validation", "eval"), ("test", "test")):
         if split in run.splits:
             seen = loop.evaluations.get((split, left)) or loop.evaluate(split, prefix, left)
@@ -151,6 +162,10 @@ def fit(
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
     return results
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _notes(config: RunConfig, world: World) -> Iterator[str]:

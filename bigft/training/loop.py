@@ -65,7 +65,8 @@ class Loop:
             torch.tensor(loss, dtype=torch.float64, device=world.device), state.window_targets
         )
         self._learning_rate = self._grad_norm = 0.0
-        self._stopped_early = False
+        patience = self._train.early_stopping_patience
+        self._stopped_early = patience is not None and state.evaluations_without_gain >= patience
         self.evaluations: dict[tuple[str, int], Evaluation] = {}  # by split and step
         self._last_log = self._last_save = state.step if state.step else -1
 
@@ -94,8 +95,6 @@ class Loop:
                     return False
                 self._step(batches, counts)
                 self._after_step()
-        if state.step != self._last_log:
-            self._log()
         if train.save_strategy in ("steps", "epoch"):
             self._save("last")
         return True
@@ -125,7 +124,6 @@ class Loop:
         state.step += 1
         self._window.targets += counts.targets
         self._window.tokens += counts.tokens
-        state.total_tokens += counts.tokens
 
     def _fail(self, batches: list[Batch]) -> None:
         split = self._run.splits["train"]
@@ -139,12 +137,14 @@ class Loop:
         )
 
     def _after_step(self) -> None:
-        train = self._train
-        if self._state.step % train.logging_steps == 0:
+        train, step = self._train, self._state.step
+        if step % train.logging_steps == 0 or step == self.total_steps:
             self._log()
         is_best = False
         if "validation" in self._run.splits and self._is_due(train.eval_strategy, train.eval_steps):
             is_best = self._evaluate()
+        if self._stopped_early and self._last_log != step:
+            self._log()  # before the checkpoint, which then holds the whole run's sums
         keeps_best = train.save_strategy == "best" or train.load_best_model_at_end
         if self._is_due(train.save_strategy, train.save_steps) or (is_best and keeps_best):
             self._save("best" if is_best else train.save_strategy)
@@ -180,6 +180,7 @@ class Loop:
         )
         state.total_loss += loss_sum
         state.total_targets += window.targets
+        state.total_tokens += window.tokens
         state.training_seconds += seconds
         self._window = _Window(torch.zeros_like(window.loss_sum), 0)
         self._last_log = state.step
@@ -199,7 +200,7 @@ class Loop:
         if greater is None:
             greater = not name.endswith("loss")
         score, best = scores[name], state.best_metric
-        is_best = best is None or (score > best if greater else score < best)
+        is_best = best is None or math.isnan(best) or (score > best if greater else score < best)
         if is_best:
             state.best_metric, state.best_step = score, state.step
             state.evaluations_without_gain = 0

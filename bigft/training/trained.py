@@ -74,8 +74,7 @@ class Trained:
                 )
             only = {f"{name}_file": () for name in ("train", "validation", "test")}
             data = data.model_copy(update={**only, f"{split}_file": files})
-        data = data.model_copy(update={"label_list": tuple(self.task.labels)})
-        run: Run = prepare(self.config.model_copy(update={"data": data}))
+        run: Run = prepare(self.config.model_copy(update={"data": data}), self.task.labels)
         if split not in run.splits:
             raise BadInput(Problem("data.dataset_name", f"has no split {split!r}"))
         return evaluate(self.model, run.task, run.splits[split], batch_size, self.world)

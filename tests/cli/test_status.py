@@ -76,7 +76,8 @@ def test_a_run_that_died_is_resumable_only_with_a_checkpoint(
     assert table["status"] == f"resumable (died: process {os.getpid()} is gone)"
     assert table["latest checkpoint"] == str(directory.path / "checkpoint-100")
     assert table["go on with"] == (
-        f"bigft train {directory.path}/config.yaml train.resume_from_checkpoint=true"
+        f"bigft train {directory.path}/config.yaml train.output_dir={directory.path} "
+        "train.resume_from_checkpoint=true --nproc 2"  # as many ranks as it had
     )
 
 

@@ -129,3 +129,26 @@ def test_a_checkpoint_of_another_run_is_refused(
     assert "is not a checkpoint of bigft" in refusal(
         1, same, train__resume_from_checkpoint=str(directory.path / "checkpoint-7")
     )
+
+
+def test_the_rates_of_a_resumed_run_are_its_configs(
+    config_for: Callable[..., dict[str, Any]], write_data: Callable[..., Path]
+) -> None:
+    """A checkpoint brings its optimizer's options along; what the user changed counts."""
+    keys = {"train__save_strategy": "steps", "train__save_steps": 2, "train__max_steps": 4}
+    stages = (0, 1, 2, 3)
+
+    def configs(**more: Any) -> list[dict[str, Any]]:
+        return [
+            config_for(f"z{stage}", data, parallel__zero_stage=stage, **keys, **more)
+            for stage in stages
+        ]
+
+    data = write_data(TARGETS)
+    run_ranks(train, 1, configs())
+    for config in configs():
+        shutil.rmtree(Path(config["train"]["output_dir"], "checkpoint-4"))
+    slower = configs(train__resume_from_checkpoint=True, optim__learning_rate=1e-6)
+    for events, _ in run_ranks(train, 1, slower)[0]:
+        rates = {e["step"]: e["learning_rate"] for e in events if e["event"] == "log"}
+        assert rates == pytest.approx({3: 0.5e-6, 4: 0.25e-6})

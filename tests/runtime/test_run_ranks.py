@@ -81,7 +81,7 @@ def test_threads_that_the_user_chose_stay(stand_in: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "code", "how"),
     [
-        ("sys.exit(75)", 75, "exit code 75"),
+        ("sys.exit(7)", 7, "exit code 7"),
         ("os.kill(os.getpid(), signal.SIGKILL)", 128 + 9, "SIGKILL"),
     ],
 )
@@ -95,6 +95,11 @@ def test_the_first_failure_is_the_result_and_is_named(
     assert run_ranks([program], 2, environ(), lambda rank: Path(f"{rank}.log")) == code
     assert time.monotonic() - before < launcher.SECONDS_TO_STOP
     assert f"bigft: rank 1 ended first, by {how}; its log: 1.log\n" in capfd.readouterr().err
+
+
+def test_ranks_that_stop_as_asked_are_no_failure(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_ranks(["sys.exit(75)"], 2, environ(), lambda rank: Path(f"{rank}.log")) == 75
+    assert "ended first" not in capfd.readouterr().err
 
 
 def test_a_rank_that_ignores_sigterm_is_killed_with_its_workers(

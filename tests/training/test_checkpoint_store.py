@@ -50,7 +50,16 @@ def save(
 
 
 def test_without_a_limit_every_checkpoint_stays(tmp_path: Path) -> None:
-    assert save(tmp_path, {2: None, 10: None, 9: None, 30: None}) == [2, 9, 10, 30]
+    assert save(tmp_path, dict.fromkeys([2, 9, 10, 30])) == [2, 9, 10, 30]
+
+
+def test_a_run_that_went_back_goes_on_from_where_it_is_now(tmp_path: Path) -> None:
+    """Resumed from step 2 and saved at 3: the older run's later checkpoints are not the newest."""
+    save(tmp_path, dict.fromkeys([2, 4, 6]), limit=3)
+    assert save(tmp_path, {3: None}, limit=2) == [2, 3]
+    assert RunDirectory(tmp_path).latest_checkpoint == tmp_path / "checkpoint-3"
+    aside = sorted(path.name for path in tmp_path.glob("superseded-*"))
+    assert aside == ["superseded-checkpoint-4", "superseded-checkpoint-6"]  # nothing is lost
 
 
 @pytest.mark.parametrize("limit", range(1, 10))

@@ -89,6 +89,7 @@ class CheckpointStore:
             (temporary / STATE).write_text(text, encoding="utf-8")
             (temporary / COMMIT).write_text(hashlib.sha256(text.encode()).hexdigest() + "\n")
             _replace_directory(temporary, final)
+            self._set_aside_beyond(state.step)
             self._point_best_at(state.best_step)
             self._prune(state)
         self._world.barrier()
@@ -102,6 +103,14 @@ class CheckpointStore:
         if not any((checkpoint / SHARDS).glob("*_model_states.pt")):
             raise unusable(checkpoint / SHARDS, "no DeepSpeed checkpoint in it")
         engine.load_checkpoint(str(checkpoint), tag=SHARDS)
+
+    def _set_aside_beyond(self, step: int) -> None:
+        """What a run left that was resumed from before it: not where this one goes on."""
+        for later, path in self._directory.checkpoints():
+            if later > step:
+                aside = path.with_name(f"superseded-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(path, aside)
 
     def _point_best_at(self, step: int | None) -> None:
         if not (self._directory.path / f"checkpoint-{step}").is_dir():
