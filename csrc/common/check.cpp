@@ -1,0 +1,124 @@
+#include "check.h"
+
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <map>
+#include <mutex>
+
+namespace bigft {
+namespace {
+
+std::mutex flags_mutex;
+
+// Never destroyed: CUDA may be gone before static objects are.
+std::map<int, at::Tensor>& flags() {
+  static auto* flags = new std::map<int, at::Tensor>();
+  return *flags;
+}
+
+// {1 + row, label} of a label out of range that a kernel met since the last call; {0, 0}: none.
+at::Tensor take_bad_label(at::Device device) {
+  const std::lock_guard<std::mutex> lock(flags_mutex);
+  const auto found = flags().find(device.index());
+  if (!device.is_cuda() || found == flags().end()) return at::zeros({2}, at::kLong);
+  at::Tensor taken = found->second.cpu();
+  found->second.zero_();
+  return taken;
+}
+
+}  // namespace
+
+DType dtype_of(const at::Tensor& tensor, const char* name) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble: return DType::f64;
+    case at::kFloat: return DType::f32;
+    case at::kBFloat16: return DType::bf16;
+    case at::kHalf: return DType::f16;
+    default:
+      TORCH_CHECK_TYPE(false, name, " must be float32, bfloat16, float16 or float64, not ",
+                       tensor.scalar_type());
+  }
+}
+
+at::ScalarType accumulated(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+void check_shape(const at::Tensor& tensor, const char* name, at::IntArrayRef shape) {
+  bool fits = tensor.dim() == static_cast<int64_t>(shape.size());
+  for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] == -1 || tensor.size(i) == shape[i];
+  if (fits) return;
+  std::string wanted;
+  for (const int64_t size : shape) {
+    wanted += (wanted.empty() ? "" : ", ") + (size == -1 ? "any" : std::to_string(size));
+  }
+  TORCH_CHECK_VALUE(false, name, " must have the shape [", wanted, "], not ", tensor.sizes());
+}
+
+void check_device(
+    const at::Tensor& tensor, const char* name, const at::Tensor& beside, const char* beside_name) {
+  TORCH_CHECK_VALUE(tensor.device() == beside.device(), name, " must be on ", beside_name, "'s device ",
+                    beside.device(), ", not on ", tensor.device());
+}
+
+at::Tensor checked_labels(
+    const at::Tensor& labels, const at::Tensor& beside, const char* beside_name, int64_t num_rows,
+    int64_t num_classes, int64_t ignore_index) {
+  TORCH_CHECK_TYPE(labels.scalar_type() == at::kLong || labels.scalar_type() == at::kInt,
+                   "labels_N must be int64 or int32, not ", labels.scalar_type());
+  check_shape(labels, "labels_N", {num_rows});
+  check_device(labels, "labels_N", beside, beside_name);
+  at::Tensor checked = labels.to(at::kLong).contiguous();
+  if (!labels.is_cpu()) return checked;
+  const int64_t* label = checked.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row < num_rows; ++row) {
+    TORCH_CHECK_INDEX((label[row] >= 0 && label[row] < num_classes) || label[row] == ignore_index,
+                      "labels_N[", row, "] is ", label[row], ", which is neither in [0, ", num_classes,
+                      ") nor ignore_index (", ignore_index, ")");
+  }
+  return checked;
+}
+
+at::Tensor checked_row_weight(
+    const std::optional<at::Tensor>& row_weight, const at::Tensor& beside, const char* beside_name,
+    int64_t num_rows) {
+  if (!row_weight.has_value()) return {};
+  TORCH_CHECK_TYPE(row_weight->scalar_type() == at::kFloat, "row_weight_N must be float32, not ",
+                   row_weight->scalar_type());
+  check_shape(*row_weight, "row_weight_N", {num_rows});
+  check_device(*row_weight, "row_weight_N", beside, beside_name);
+  return row_weight->contiguous();
+}
+
+LossOptions checked_options(int64_t ignore_index, double label_smoothing, double z_loss, double softcap) {
+  TORCH_CHECK_VALUE(label_smoothing >= 0 && label_smoothing < 1,
+                    "label_smoothing must be in [0, 1), not ", label_smoothing);
+  TORCH_CHECK_VALUE(z_loss >= 0 && std::isfinite(z_loss), "z_loss must be 0 or more, not ", z_loss);
+  TORCH_CHECK_VALUE(softcap >= 0 && std::isfinite(softcap), "softcap must be 0 (none) or more, not ",
+                    softcap);
+  return {ignore_index, label_smoothing, z_loss, softcap};
+}
+
+at::Tensor with_unit_stride(const at::Tensor& tensor) {
+  const bool is_unit = tensor.size(-1) <= 1 || tensor.stride(-1) == 1;
+  return is_unit ? tensor : tensor.contiguous();
+}
+
+at::Tensor total_loss(const at::Tensor& loss, double scale) {
+  return at::sum(loss, at::kDouble).mul_(scale).to(loss.scalar_type());
+}
+
+int device_index(const at::Tensor& tensor) { return tensor.is_cpu() ? -1 : tensor.get_device(); }
+
+BadLabel* bad_label_of(const at::Tensor& tensor) {
+  if (!tensor.is_cuda()) return nullptr;
+  const std::lock_guard<std::mutex> lock(flags_mutex);
+  at::Tensor& flag = flags()[tensor.device().index()];
+  if (!flag.defined()) flag = at::zeros({2}, tensor.options().dtype(at::kLong));
+  return flag.mutable_data_ptr<int64_t>();
+}
+
+TORCH_LIBRARY_IMPL(bigft, CompositeExplicitAutograd, m) { m.impl("take_bad_label", take_bad_label); }
+
+}  // namespace bigft
