@@ -51,6 +51,7 @@ def collect(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         "system": system(),
         "accelerators": accelerators(),
         "extensions": {name: _extension(name) for name in EXTENSIONS},
+        "operators": operators(),
         "environment": environment(environ),
     }
 
@@ -91,6 +92,13 @@ def accelerators() -> dict[str, Any]:
         capability = f"sm_{device.major}{device.minor}"
         facts[f"cuda:{index}"] = f"{device.name}, {capability}, {device.total_memory >> 20} MiB"
     return facts
+
+
+def operators() -> dict[str, str]:
+    """What computes the fused operators on each kind of device, and why, where it is plain torch."""
+    from bigft.ops import native
+
+    return native.build_info()
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:

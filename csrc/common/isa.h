@@ -15,6 +15,13 @@
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,prefer-vector-width=512")))
 #endif
 
+#include <cstdint>
+#include <cstring>
+
+#ifdef BIGFT_X86
+#include <emmintrin.h>
+#endif
+
 namespace bigft {
 
 enum class Isa { plain, avx2, avx512 };
@@ -42,6 +49,29 @@ void vectorised(const Arguments&... arguments) {
   if (isa() == Isa::avx2) return run_avx2<Body>(arguments...);
 #endif
   Body::run(arguments...);
+}
+
+// A copy that does not fetch or keep the cache lines it writes: for what is read much later. Whoever else
+// reads it does so after a stream_fence.
+BIGFT_INLINE void stream(void* to, const void* from, size_t num_bytes) {
+  char* out = static_cast<char*>(to);
+  const char* in = static_cast<const char*>(from);
+#ifdef BIGFT_X86
+  const size_t head = (-reinterpret_cast<uintptr_t>(out) & 15) < num_bytes
+      ? -reinterpret_cast<uintptr_t>(out) & 15 : num_bytes;
+  std::memcpy(out, in, head);
+  out += head, in += head, num_bytes -= head;
+  for (; num_bytes >= 16; out += 16, in += 16, num_bytes -= 16) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(out), _mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
+  }
+#endif
+  std::memcpy(out, in, num_bytes);
+}
+
+BIGFT_INLINE void stream_fence() {
+#ifdef BIGFT_X86
+  _mm_sfence();
+#endif
 }
 
 }  // namespace bigft

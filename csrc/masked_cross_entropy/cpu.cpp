@@ -47,7 +47,7 @@ struct MaskedRow {
     *at<Acc<T>>(rows.lse, row, 1) = 0;
     *at<Acc<T>>(rows.loss, row, 1) = 0;
     if (rows.gradient != nullptr) {
-      std::memset(at<T>(rows.gradient, row, rows.gradient_stride), 0, rows.num_classes * sizeof(T));
+      zero_row(at<T>(rows.gradient, row, rows.gradient_stride), rows.num_classes);
     }
   }
 };
@@ -90,7 +90,7 @@ struct GradientRow {
 template <class T>
 struct MaskedGradientRow {
   static BIGFT_INLINE void run(const CrossEntropyTile& tile, int64_t row) {
-    std::memset(at<T>(tile.gradient, row, tile.gradient_stride), 0, tile.num_classes * sizeof(T));
+    zero_row(at<T>(tile.gradient, row, tile.gradient_stride), tile.num_classes);
   }
 };
 

@@ -1,7 +1,7 @@
 // One row of logits on the CPU: its sums, its loss, its gradient. Formulas: docs/numerics.md.
 //
-// A row is visited two or three times in blocks that the first-level cache holds: for its maximum, for
-// the sum of exponentials, for the gradient. Only the first visit goes to memory.
+// A row is visited twice, in blocks that the first-level cache holds: for the running maximum and sum of
+// exponentials, and for the gradient. Only the first visit goes to memory.
 #pragma once
 
 #include <algorithm>
@@ -42,45 +42,37 @@ struct RowSums {
 template <class T>
 BIGFT_INLINE RowSums<Acc<T>> row_sums(const T* x, int64_t num_classes, Acc<T> softcap, bool with_sum) {
   using A = Acc<T>;
+  constexpr A infinity = std::numeric_limits<A>::infinity();
   alignas(64) A buffer[BLOCK];
-  A highest = -std::numeric_limits<A>::infinity();
-  for (int64_t start = 0; start < num_classes; start += BLOCK) {
-    const int64_t n = std::min(BLOCK, num_classes - start);
-    const A* block = widened(x + start, n, buffer);
-    A of_block = highest;
-#pragma omp simd reduction(max : of_block)
-    for (int64_t i = 0; i < n; ++i) of_block = block[i] > of_block ? block[i] : of_block;
-    highest = of_block;
-  }
-  highest = capped(highest, softcap);
-  if (BIGFT_FAULT(drop_maximum)) highest = 0;
+  A highest = BIGFT_FAULT(drop_maximum) ? 0 : -infinity;
   double exponentials = 0, sum = 0;  // over the blocks: fp32 within one is exact enough
   for (int64_t start = 0; start < num_classes; start += BLOCK) {
     const int64_t n = std::min(BLOCK, num_classes - start);
     const A* block = widened(x + start, n, buffer);
-    A of_block = 0, sum_of_block = 0;
     if (softcap > 0) {
-#pragma omp simd reduction(+ : of_block, sum_of_block)
-      for (int64_t i = 0; i < n; ++i) {
-        const A logit = softcap * tanh_of(block[i] / softcap);
-        of_block += exp_of(logit - highest);
-        sum_of_block += logit;
-      }
-    } else if (with_sum) {
-#pragma omp simd reduction(+ : of_block, sum_of_block)
-      for (int64_t i = 0; i < n; ++i) {
-        of_block += exp_of(block[i] - highest);
-        sum_of_block += block[i];
-      }
-    } else {
+      for (int64_t i = 0; i < n; ++i) buffer[i] = softcap * tanh_of(block[i] / softcap);
+      block = buffer;
+    }
+    A of_block = -infinity;
+#pragma omp simd reduction(max : of_block)
+    for (int64_t i = 0; i < n; ++i) of_block = block[i] > of_block ? block[i] : of_block;
+    if (of_block > highest && !BIGFT_FAULT(drop_maximum)) {
+      exponentials *= std::exp(static_cast<double>(highest) - of_block);  // 0 the first time
+      highest = of_block;
+    }
+    const A shift = highest == -infinity ? 0 : highest;  // -inf - -inf would be NaN
+    A sum_of_block = 0;
+    of_block = 0;
 #pragma omp simd reduction(+ : of_block)
-      for (int64_t i = 0; i < n; ++i) of_block += exp_of(block[i] - highest);
+    for (int64_t i = 0; i < n; ++i) of_block += exp_of(block[i] - shift);
+    if (with_sum) {
+#pragma omp simd reduction(+ : sum_of_block)
+      for (int64_t i = 0; i < n; ++i) sum_of_block += block[i];
     }
     exponentials += of_block;
     sum += sum_of_block;
   }
-  const bool empty = highest == -std::numeric_limits<A>::infinity();
-  return {empty ? highest : highest + static_cast<A>(std::log(exponentials)), static_cast<A>(sum)};
+  return {highest + static_cast<A>(std::log(exponentials)), static_cast<A>(sum)};
 }
 
 template <class A>
@@ -118,10 +110,14 @@ BIGFT_INLINE void row_gradient(
     at_target = (of_probability * p + of_all + of_target) * slope(logit);
     if (BIGFT_FAULT(wrong_target_gradient)) at_target *= A(1.01);
   }
+  // Elsewhere than the logits, the gradient is written past the caches: fetching its lines first would
+  // move as many bytes again.
+  alignas(64) T streamed[BLOCK];
+  const bool streams = gradient != x && n >= BLOCK;
   for (int64_t start = 0; start < n; start += BLOCK) {
     const int64_t length = std::min(BLOCK, n - start);
     const A* block = widened(x + start, length, buffer);
-    T* out = gradient + start;
+    T* out = streams ? streamed : gradient + start;
     if (softcap > 0) {
       for (int64_t i = 0; i < length; ++i) {
         const A logit = softcap * tanh_of(block[i] / softcap);
@@ -132,8 +128,19 @@ BIGFT_INLINE void row_gradient(
         out[i] = narrow<T>(of_probability * exp_of(block[i] - lse) + of_all);
       }
     }
+    if (streams) stream(gradient + start, streamed, length * sizeof(T));
   }
+  if (streams) stream_fence();
   if (is_here) gradient[label] = narrow<T>(at_target);
+}
+
+template <class T>
+BIGFT_INLINE void zero_row(T* gradient, int64_t n) {
+  alignas(64) static constexpr T zeros[BLOCK] = {};
+  for (int64_t start = 0; start < n; start += BLOCK) {
+    stream(gradient + start, zeros, std::min(BLOCK, n - start) * sizeof(T));
+  }
+  stream_fence();
 }
 
 }  // namespace bigft::masked_cross_entropy
