@@ -79,16 +79,23 @@ struct LossRow {
   }
 };
 
+// Past the caches: the next to read it is the layer below, much later.
 template <class T>
 struct StoreRow {
   static BIGFT_INLINE void run(
       const TokenHeadRows& rows, int64_t row, const Acc<T>* gradient, const Acc<T>* kept) {
+    constexpr int64_t PIECE = 512;
+    alignas(64) T piece[PIECE];
     T* out = static_cast<T*>(rows.grad_hidden) + row * rows.hidden_size;
     const bool drops = kept != nullptr && !BIGFT_FAULT(dropout_forward_only);
-    if (drops) {
-      for (int64_t h = 0; h < rows.hidden_size; ++h) out[h] = narrow<T>(gradient[h] * kept[h]);
-    } else {
-      for (int64_t h = 0; h < rows.hidden_size; ++h) out[h] = narrow<T>(gradient[h]);
+    for (int64_t start = 0; start < rows.hidden_size; start += PIECE) {
+      const int64_t n = std::min(PIECE, rows.hidden_size - start);
+      if (drops) {
+        for (int64_t i = 0; i < n; ++i) piece[i] = narrow<T>(gradient[start + i] * kept[start + i]);
+      } else {
+        for (int64_t i = 0; i < n; ++i) piece[i] = narrow<T>(gradient[start + i]);
+      }
+      stream(out + start, piece, n * sizeof(T));
     }
   }
 };
@@ -99,8 +106,7 @@ void masked_row(const TokenHeadRows& rows, int64_t row) {
   static_cast<Acc<T>*>(rows.lse)[row] = 0;
   rows.predictions[row] = -1;
   if (rows.grad_hidden == nullptr) return;
-  T* out = static_cast<T*>(rows.grad_hidden) + row * rows.hidden_size;
-  std::memset(out, 0, rows.hidden_size * sizeof(T));
+  masked_cross_entropy::zero_row(static_cast<T*>(rows.grad_hidden) + row * rows.hidden_size, rows.hidden_size);
 }
 
 template <class T>
@@ -138,6 +144,7 @@ struct Head {
     for (int64_t i = 0; i < n; ++i) {
       vectorised<StoreRow<T>>(rows, block.row[i], gradient + i * H, kept_of(i));
     }
+    stream_fence();
   }
 
   // The rows that partial sum `partial` covers.
