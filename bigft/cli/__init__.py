@@ -24,6 +24,7 @@ VERBS = {
     "evaluate": "measure a run's model on a split",
     "predict": "write a run's predictions",
     "status": "say how a run stands",
+    "bench": "measure an operator beside its peers (in a checkout)",
 }
 
 

@@ -95,7 +95,7 @@ def accelerators() -> dict[str, Any]:
 
 
 def operators() -> dict[str, str]:
-    """What computes the fused operators on each kind of device, and why, where it is plain torch."""
+    """What computes the fused operators on each kind of device, and why not the native ones."""
     from bigft.ops import native
 
     return native.build_info()

@@ -50,6 +50,7 @@ def scaled(gradient: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
     """gradient * upstream: in place, and without touching it where upstream is 1."""
     if torch.compiler.is_compiling():
         return gradient * upstream.to(gradient.dtype)  # a graph may run its backward again
+    gradient = gradient.detach()  # an output of the operator, whose history ends here
     torch.ops.bigft.scale_(gradient, upstream)
     return gradient
 
