@@ -24,6 +24,7 @@ ARCHITECTURES = "8.0;8.9;9.0;10.0+PTX"
 HOST_FLAGS = ["-O3", "-Wall"]
 # NaN and infinity keep their meaning; only traps and errno, which nobody reads, are given up.
 OPS_FLAGS = [*HOST_FLAGS, "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
+NVCC_FLAGS = ["-O3", "-std=c++20", "-ftz=true", "-lineinfo"]  # tests/cuda/compile.py has them too
 
 
 def host() -> Extension:
@@ -70,7 +71,7 @@ def ops() -> Extension:
         sources=sorted(sources),
         depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.cuh", recursive=True)),
         define_macros=macros,
-        extra_compile_args={"cxx": OPS_FLAGS, "nvcc": ["-O3", "-std=c++20", "-lineinfo"]},
+        extra_compile_args={"cxx": OPS_FLAGS, "nvcc": NVCC_FLAGS},
         extra_link_args=["-fopenmp"],
     )
 

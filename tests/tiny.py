@@ -34,7 +34,20 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "roberta": SHAPE | {"max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1},
     "electra": SHAPE | {"embedding_size": 16},
     "deberta-v2": SHAPE | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
-}
+    "modernbert": SHAPE | {"eos_token_id": 3, "bos_token_id": 2, "cls_token_id": 2,
+                           "sep_token_id": 3},
+}  # fmt: skip
+GROUPED = SHAPE | {"num_key_value_heads": 1, "bos_token_id": 2, "eos_token_id": 3}
+DECODERS: dict[str, dict[str, Any]] = {
+    "llama": GROUPED,
+    "qwen2": GROUPED | {"tie_word_embeddings": True},
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": POSITIONS,
+             "bos_token_id": 2, "eos_token_id": 3},
+    # What these do to their logits is part of the loss.
+    "gemma2": GROUPED | {"head_dim": 8, "final_logit_softcapping": 2.0},
+    "granite": GROUPED | {"logits_scaling": 4.0},
+    "cohere": GROUPED | {"logit_scale": 0.25},
+}  # fmt: skip
 
 
 def letter_tokenizer(**options: Any) -> PreTrainedTokenizerFast:
@@ -81,7 +94,7 @@ def tiny_config(architecture: str = "bert", **options: Any) -> PretrainedConfig:
         **{
             "vocab_size": 260,
             "pad_token_id": 0,
-            **ARCHITECTURES[architecture],
+            **(ARCHITECTURES | DECODERS)[architecture],
             **labels,
             **options,
         },

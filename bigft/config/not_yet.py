@@ -20,7 +20,6 @@ class NotYet(NamedTuple):
 
 NOT_YET = (
     NotYet("task.name", ("token-classification",)),
-    NotYet("model.fused_head", ("auto", False)),
     NotYet("model.trust_remote_code", (False,), "use an architecture that transformers has"),
     NotYet("data.format", ("auto", "conll", "conllu", "json", "jsonl", "parquet", "datasets")),
     NotYet("data.packing", (False,), "rows of like lengths are padded to the longest"),

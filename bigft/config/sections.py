@@ -85,7 +85,8 @@ class ModelConfig(Section):
     ) = None
     """How attention is computed; null: transformers' choice."""
     fused_head: Literal["auto"] | bool = "auto"
-    """The fused loss head: where there is one (auto), always, or never."""
+    """The fused loss head: where it is built and answers as the stock head does (auto), always, or
+    never."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model; needs a revision of 40 hex digits."""
 

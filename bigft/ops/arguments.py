@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+LOWERED = (torch.float32, torch.bfloat16, torch.float16)
+
 
 def check_call(
     reduction: str, scale: float, row_weight_N: torch.Tensor | None, **tensors: torch.Tensor | None
@@ -59,6 +61,6 @@ def autocast_to(hidden: torch.Tensor) -> torch.Tensor:
     """hidden in the dtype that F.linear would compute in here. Weights are cast by the operator,
     so that their gradients need not pass through it."""
     kind = hidden.device.type
-    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+    if torch.is_autocast_enabled(kind) and hidden.dtype in LOWERED:
         return hidden.to(torch.get_autocast_dtype(kind))
     return hidden

@@ -158,10 +158,10 @@ def _scattered(
     if labels_M.device.type == "cpu":
         _check_labels(labels_M, rows_M, logits_MV.shape[1])
     lse_M = logits_MV.logsumexp(dim=-1)
-    target_M = logits_MV.gather(1, labels_M[:, None]).squeeze(1)
-    loss_M = lse_M - target_M
+    log_p_MV = logits_MV.log_softmax(dim=-1)  # not logits - lse: a large lse is rounded
+    loss_M = -log_p_MV.gather(1, labels_M[:, None]).squeeze(1)
     if label_smoothing > 0:
-        uniform_M = lse_M - logits_MV.mean(dim=-1)
+        uniform_M = -log_p_MV.mean(dim=-1)
         loss_M = (1 - label_smoothing) * loss_M + label_smoothing * uniform_M
     if z_loss > 0:
         loss_M = loss_M + z_loss * lse_M**2

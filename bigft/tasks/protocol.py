@@ -16,6 +16,16 @@ Prediction = dict[str, Any]
 """A task's answer for one record, JSON types only: one line of `bigft predict`."""
 
 
+class Loss(NamedTuple):
+    """scaled: fp32 scalar, scale * loss_sum: what backward is called on, directly.
+
+    loss_sum: fp32 scalar, detached: the SUM over the batch's targets, never a mean.
+    """
+
+    scaled: torch.Tensor
+    loss_sum: torch.Tensor
+
+
 class Predicted(NamedTuple):
     """loss_sum: fp32 scalar, the sum over the batch's targets.  parts: one per row of the batch."""
 
@@ -74,8 +84,8 @@ class Task(Protocol):
 
     def collate(self, features: Sequence[Feature]) -> Batch: ...
 
-    def loss_sum(self, engine: Any, batch: Batch) -> torch.Tensor:
-        """fp32 scalar: the SUM of the loss over the batch's targets, through `engine(...)`."""
+    def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
+        """Of the batch's targets, through `engine(...)`."""
         ...
 
     def predict(self, engine: Any, batch: Batch) -> Predicted: ...
@@ -91,7 +101,7 @@ class Task(Protocol):
         ...
 
     def attach_head(self, model: PreTrainedModel) -> None:
-        """Makes the model's forward answer what `loss_sum` and `predict` ask for."""
+        """Makes the model's forward answer what `loss` and `predict` ask for: see models/heads."""
         ...
 
     def text_record(self, text: str, index: int) -> Record:
@@ -99,4 +109,4 @@ class Task(Protocol):
         ...
 
 
-__all__ = ["Metric", "Predicted", "Prediction", "Task"]
+__all__ = ["Loss", "Metric", "Predicted", "Prediction", "Task"]

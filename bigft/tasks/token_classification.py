@@ -16,12 +16,11 @@ from bigft.data.tag_schemes import Scheme, detect_scheme
 from bigft.data.words import split_words
 from bigft.models.heads.token import attach_token_head
 from bigft.tasks.metrics.tagging import TaggingMetric, entities
-from bigft.tasks.protocol import Metric, Predicted, Prediction
+from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
 from bigft.tasks.token_fields import label_set, normalise, tag_sequences, to_bio_records
 from bigft.tasks.token_windows import NO_WORD, Windower
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -179,8 +178,9 @@ class TokenClassification:
             )
         return [float(by_label.get(label, 1.0)) for label in self.labels]
 
-    def loss_sum(self, engine: Any, batch: Batch) -> torch.Tensor:
-        return engine(labels_BT=batch.labels_BT, **batch.inputs).loss_sum
+    def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
+        output = engine(labels_BT=batch.labels_BT, scale=scale, **batch.inputs)
+        return Loss(output.loss, output.loss_sum)
 
     # -- predictions --------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from bigft.data.prepare import (
     prepare_split,
     prepared,
 )
-from bigft.data.records import Record
+from bigft.data.records import Batch, Record
 from bigft.data.source import input_files
 from bigft.models.adapt import ADAPTERS
 from bigft.models.load import (
@@ -74,8 +74,16 @@ class Run:
         if config.train.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.config.use_cache = False
+        model = ADAPTERS[config.adapt.method].apply(model, config.adapt)
         self.task.attach_head(model)
-        return ADAPTERS[config.adapt.method].apply(model, config.adapt)
+        return model
+
+    def probe_batch(self, num_rows: int = 4) -> Batch:
+        """A few training rows, the shortest that have a target: to try a model out on."""
+        train = self.splits["train"]
+        rows = np.flatnonzero(train.num_targets)
+        rows = rows[np.argsort(train.lengths[rows], kind="stable")][:num_rows]
+        return self.task.collate([train.feature(int(row)) for row in rows])
 
     def order(self, global_batch: dict[str, int]) -> Order:
         """The order of the training samples. global_batch: Order's argument, by its name."""

@@ -14,6 +14,7 @@ from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
+from bigft.models.heads.choose import HeadChoice, choose_head
 from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
@@ -103,6 +104,7 @@ def fit(
     model.to(world.device)
     if config.train.bf16 and emulates_bf16(world.device):
         multiply_in_fp32(model)
+    head = _choose_head(run, model, world)
     engine = build_engine(
         model,
         OPTIMIZERS[config.optim.optim](groups, config.optim),
@@ -127,7 +129,7 @@ def fit(
         trainable_parameters=trainable,
         device=str(world.device),
     )
-    for note in _notes(config, world):
+    for note in (str(head), *_notes(config, world)):
         events.emit("note", text=note)
     # Also at step 0: what an older run wrote to the same metrics.jsonl is past.
     events.emit("resume", step=state.step, path=checkpoint.name if checkpoint else None)
@@ -162,6 +164,14 @@ def fit(
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
     return results
+
+
+def _choose_head(run: Run, model: Any, world: World) -> HeadChoice:
+    """Before ZeRO shards the weights, on the device that trains. Collective."""
+    train, batch = run.config.train, run.probe_batch().to(world.device)
+    dtype = torch.bfloat16 if train.bf16 else torch.float16 if train.fp16 else torch.float32
+    requested = run.config.model.fused_head
+    return choose_head(model, batch.inputs, batch.labels_BT, requested, world, dtype)
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from bigft.config.sections import TrainConfig
 from bigft.data.loader import StepLoader
 from bigft.data.order import Order
 from bigft.data.records import Batch
+from bigft.ops import native
 from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
 from bigft.runtime.signals import StopRequest
@@ -126,6 +127,10 @@ class Loop:
         self._window.tokens += counts.tokens
 
     def _fail(self, batches: list[Batch]) -> None:
+        try:
+            native.check_labels(self._world.device)
+        except IndexError as error:
+            raise TrainingFailed(f"step {self._state.step}: {error}") from error
         split = self._run.splits["train"]
         rows = sorted({feature.record for batch in batches for feature in batch.features})
         where = ", ".join(split.record(row).where for row in rows[:8])

@@ -49,11 +49,12 @@ def train_step(
     """
     engine.train()
     total = torch.zeros((), dtype=torch.float64, device=world.device)
+    # DeepSpeed averages gradients over ranks: world.size undoes that, targets is the mean.
+    scale = world.size / targets
     for micro_step, batch in enumerate(batches):
         seed_dropout(seed, step, micro_step, world.rank)
-        loss_sum = task.loss_sum(engine, batch.to(world.device))
-        # DeepSpeed averages gradients over ranks: world.size undoes that, targets is the mean.
-        engine.backward(loss_sum * (world.size / targets), scale_wrt_gas=False)
-        total += loss_sum.detach()
+        loss = task.loss(engine, batch.to(world.device), scale)
+        engine.backward(loss.scaled, scale_wrt_gas=False)
+        total += loss.loss_sum
     engine.step()
     return total

@@ -33,9 +33,9 @@ struct LossRow {
     const A weight = weighs ? rows.row_weight[row] : 1;
     *at<A>(rows.lse, row, 1) = sums.lse;
     *at<A>(rows.loss, row, 1) =
-        weight * row_loss(sums.lse, target, sums.sum, rows.num_classes, options);
+        weight * row_loss(sums, target, rows.num_classes, options);
     if (rows.gradient != nullptr) {
-      row_gradient(x, at<T>(rows.gradient, row, rows.gradient_stride), rows.num_classes, label, sums.lse,
+      row_gradient(x, at<T>(rows.gradient, row, rows.gradient_stride), rows.num_classes, label, sums,
                    static_cast<A>(rows.scale) * weight, rows.num_classes, options);
     }
   }
@@ -82,7 +82,7 @@ struct GradientRow {
     using A = Acc<T>;
     row_gradient(at<T>(tile.logits, row, tile.logits_stride),
                  at<T>(tile.gradient, row, tile.gradient_stride), tile.num_classes,
-                 tile.labels[row] - tile.first_class, *at<A>(tile.lse, row, 1),
+                 tile.labels[row] - tile.first_class, sums_of_lse(*at<A>(tile.lse, row, 1)),
                  *at<A>(tile.upstream, row, 1), tile.num_classes_total, tile.options);
   }
 };

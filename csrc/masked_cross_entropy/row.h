@@ -35,9 +35,17 @@ BIGFT_INLINE A capped(A x, A softcap) {
 
 template <class A>
 struct RowSums {
-  A lse;  // -inf where every logit is -inf
-  A sum;  // of the capped logits; 0 unless asked for
+  A highest;       // -inf where every logit is -inf
+  A exponentials;  // the sum of exp(logit - highest)
+  A lse;           // highest + log(exponentials), rounded: of 1e4 by 5e-4
+  A sum;           // of the capped logits; 0 unless asked for
 };
+
+// What a gradient is computed from where lse alone was kept: p within |lse| * 6e-8.
+template <class A>
+BIGFT_INLINE RowSums<A> sums_of_lse(A lse) {
+  return {lse, A(1), lse, A(0)};
+}
 
 template <class T>
 BIGFT_INLINE RowSums<Acc<T>> row_sums(const T* x, int64_t num_classes, Acc<T> softcap, bool with_sum) {
@@ -72,29 +80,36 @@ BIGFT_INLINE RowSums<Acc<T>> row_sums(const T* x, int64_t num_classes, Acc<T> so
     exponentials += of_block;
     sum += sum_of_block;
   }
-  return {highest + static_cast<A>(std::log(exponentials)), static_cast<A>(sum)};
+  return {highest, static_cast<A>(exponentials), highest + static_cast<A>(std::log(exponentials)),
+          static_cast<A>(sum)};
 }
 
+// By distances from the highest logit: lse - target would keep what lse was rounded by.
 template <class A>
 BIGFT_INLINE A row_loss(
-    A lse, A target, A sum, int64_t num_classes, const LossOptions& options) {
+    const RowSums<A>& sums, A target, int64_t num_classes, const LossOptions& options) {
   const A epsilon = static_cast<A>(options.label_smoothing);
-  A loss = lse - target;
-  if (epsilon > 0) loss = (1 - epsilon) * loss + epsilon * (lse - sum / static_cast<A>(num_classes));
-  return loss + static_cast<A>(options.z_loss) * lse * lse;
+  const A log_sum = std::log(sums.exponentials);
+  A loss = (sums.highest - target) + log_sum;
+  if (epsilon > 0) {
+    const A mean = sums.sum / static_cast<A>(num_classes);
+    loss = (1 - epsilon) * loss + epsilon * ((sums.highest - mean) + log_sum);
+  }
+  return loss + static_cast<A>(options.z_loss) * sums.lse * sums.lse;
 }
 
 // gradient = factor * dloss/dx, for classes [first_class, first_class + n) of num_classes_total. May
 // write over x. `label` counts from the first of these classes and may lie outside of them.
 template <class T>
 BIGFT_INLINE void row_gradient(
-    const T* x, T* gradient, int64_t n, int64_t label, Acc<T> lse, Acc<T> factor,
+    const T* x, T* gradient, int64_t n, int64_t label, const RowSums<Acc<T>>& sums, Acc<T> factor,
     int64_t num_classes_total, const LossOptions& options) {
   using A = Acc<T>;
   alignas(64) A buffer[BLOCK];
   const A softcap = static_cast<A>(options.softcap);
   const A epsilon = static_cast<A>(options.label_smoothing);
-  const A of_probability = factor * (1 + 2 * static_cast<A>(options.z_loss) * lse);
+  const A highest = sums.highest;
+  const A of_probability = factor * (1 + 2 * static_cast<A>(options.z_loss) * sums.lse) / sums.exponentials;
   const A of_all = -factor * epsilon / static_cast<A>(num_classes_total);
   const auto slope = [=](A logit) __attribute__((always_inline)) {
     return softcap > 0 ? 1 - (logit / softcap) * (logit / softcap) : A(1);
@@ -105,7 +120,7 @@ BIGFT_INLINE void row_gradient(
   A at_target = 0;
   if (is_here) {
     const A logit = capped(widen(x[label]), softcap);
-    const A p = exp_of(logit - lse);
+    const A p = exp_of(logit - highest);
     const A of_target = BIGFT_FAULT(wrong_target_gradient) ? -factor : factor * (epsilon - 1);
     at_target = (of_probability * p + of_all + of_target) * slope(logit);
     if (BIGFT_FAULT(wrong_target_gradient)) at_target *= A(1.01);
@@ -121,11 +136,11 @@ BIGFT_INLINE void row_gradient(
     if (softcap > 0) {
       for (int64_t i = 0; i < length; ++i) {
         const A logit = softcap * tanh_of(block[i] / softcap);
-        out[i] = narrow<T>((of_probability * exp_of(logit - lse) + of_all) * slope(logit));
+        out[i] = narrow<T>((of_probability * exp_of(logit - highest) + of_all) * slope(logit));
       }
     } else {
       for (int64_t i = 0; i < length; ++i) {
-        out[i] = narrow<T>(of_probability * exp_of(block[i] - lse) + of_all);
+        out[i] = narrow<T>(of_probability * exp_of(block[i] - highest) + of_all);
       }
     }
     if (streams) stream(gradient + start, streamed, length * sizeof(T));

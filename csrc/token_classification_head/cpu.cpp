@@ -71,10 +71,10 @@ struct LossRow {
     const A softcap = static_cast<A>(options.softcap);
     const A target = masked_cross_entropy::capped(logits[label], softcap);
     const auto sums = row_sums(logits, classes, softcap, options.label_smoothing > 0);
-    static_cast<A*>(rows.loss)[row] = weight * row_loss(sums.lse, target, sums.sum, classes, options);
+    static_cast<A*>(rows.loss)[row] = weight * row_loss(sums, target, classes, options);
     static_cast<A*>(rows.lse)[row] = sums.lse;
     rows.predictions[row] = prediction;
-    row_gradient(logits, logits, classes, label, sums.lse, static_cast<A>(rows.scale) * weight, classes,
+    row_gradient(logits, logits, classes, label, sums, static_cast<A>(rows.scale) * weight, classes,
                  options);
   }
 };

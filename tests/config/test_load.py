@@ -292,7 +292,7 @@ CONFIGS = st.fixed_dictionaries(
             {"model_name_or_path": SOME_TEXT},
             optional={
                 "dropout": st.none() | st.floats(0, 0.99),
-                "fused_head": st.sampled_from(["auto", False]),
+                "fused_head": st.sampled_from(["auto", False, True]),
                 "config_overrides": st.dictionaries(SOME_TEXT, st.integers() | SOME_TEXT),
             },
         ),

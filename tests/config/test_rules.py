@@ -74,7 +74,6 @@ def test_remote_code_needs_a_pinned_commit(refused: Refused) -> None:
         ("adapt.method=lora", "lora is not available yet; there is full"),
         ("optim.optim=lion_8bit",
          "lion_8bit is not available yet; there is adamw_torch or sgd or adamw_8bit"),
-        ("model.fused_head=true", "true is not available yet; there is auto or false"),
         ("data.packing=true",
          "true is not available yet; rows of like lengths are padded to the longest"),
         ("data.format=csv", "csv is not available yet; there is auto or conll or conllu or json "

@@ -6,15 +6,21 @@ import signal
 from typing import Any
 
 import torch
+from tiny import tiny_model
 
+from bigft.config.deepspeed import deepspeed_config
 from bigft.config.sections import RunConfig
+from bigft.models.heads.lm import attach_lm_head
 from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import StopRequest
+from bigft.tasks.protocol import Loss
 from bigft.training import step as step_module
 from bigft.training.build import prepare
+from bigft.training.engine import build_engine
 from bigft.training.fit import checkpoint_to_resume, fit
+from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
 
 def train(world: World, configs: list[dict[str, Any]], stop_at: int | None = None) -> list[Any]:
@@ -32,8 +38,9 @@ def train_averaging_per_micro_batch(world: World, configs: list[dict[str, Any]])
         def __init__(self, task: Any, num_micro_steps: int) -> None:
             self.task, self.num_micro_steps = task, num_micro_steps
 
-        def loss_sum(self, engine: Any, batch: Any) -> torch.Tensor:
-            return self.task.loss_sum(engine, batch) / max(batch.num_targets, 1)
+        def loss(self, engine: Any, batch: Any, scale: float) -> Loss:
+            loss = self.task.loss(engine, batch, scale)
+            return Loss(*(part / max(batch.num_targets, 1) for part in loss))
 
     exact = step_module.train_step
 
@@ -69,3 +76,46 @@ def _train_one(world: World, config: RunConfig, stop_at: int | None) -> Any:
     checkpoint = checkpoint_to_resume(run, directory, world.size)
     results = fit(run, run.build_model(), world, events, directory, stop, checkpoint)
     return [event for event in log if event["event"] != "report"], results
+
+
+def train_language_model(world: World, stages: list[int], fused: bool) -> list[Any]:
+    """Per ZeRO stage: the losses of four steps of a tied causal LM, then an evaluation's losses and
+    predictions. A step is four samples, each a micro-batch of some rank; the last has no target."""
+    return [_train_language_model(world, stage, fused) for stage in stages]
+
+
+def _train_language_model(world: World, stage: int, fused: bool) -> Any:
+    config = RunConfig.model_validate(
+        {
+            "task": {"name": "token-classification"},
+            "model": {"model_name_or_path": "unused"},
+            "parallel": {"zero_stage": stage},
+            "optim": {"learning_rate": 0.01},
+            "train": {"output_dir": "unused"},
+        }
+    )
+    model = tiny_model("qwen2", "AutoModelForCausalLM")
+    attach_lm_head(model, fused=fused)
+    optimizer = OPTIMIZERS["adamw_torch"](
+        parameter_groups(model, config.optim, set()), config.optim
+    )
+    engine = build_engine(model, optimizer, deepspeed_config(config, world.size))
+    losses = []
+    for step in range(4):
+        random = torch.Generator().manual_seed(step)
+        ids_BT = torch.randint(4, 200, (4, 9), generator=random)
+        labels_BT = ids_BT.roll(-1, 1)
+        labels_BT[:, -1], labels_BT[:2, :4], labels_BT[3] = -100, -100, -100
+        scale = world.size / int((labels_BT != -100).sum())
+        loss_sum = 0.0
+        for row in range(world.rank, 4, world.size):
+            part = slice(row, row + 1)
+            output = engine(labels_BT=labels_BT[part], scale=scale, input_ids=ids_BT[part])
+            engine.backward(output.loss, scale_wrt_gas=False)
+            loss_sum += output.loss_sum.item()
+        engine.step()
+        losses.append(world.sum([loss_sum])[0])
+    engine.eval()
+    with torch.no_grad():
+        output = engine(labels_BT=labels_BT, input_ids=ids_BT)
+    return losses, output.loss_BT.tolist(), output.predictions_BT.tolist()

@@ -49,7 +49,8 @@ def test_early_stopping_leaves_the_best_model_behind(
     assert 0 < best < len(scores) - 1
     # Three evaluations without a better one, and not a step more.
     assert len(scores) == best + 1 + 3 < 40
-    notes = [event["text"] for event in whole[0] if event["event"] == "note"]
+    head, *notes = [event["text"] for event in whole[0] if event["event"] == "note"]
+    assert head.startswith("model.fused_head: ")
     assert notes == ["stopped early: 3 evaluations without a better loss"]
 
     directory = Path(config_for("whole", data)["train"]["output_dir"])

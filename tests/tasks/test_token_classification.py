@@ -231,7 +231,9 @@ def test_the_loss_is_the_sum_over_the_targets() -> None:
     batch = one.collate(one.encode(record(WORDS, TAGS)) + one.encode(record(["x"], ["O"])))
     with torch.no_grad():
         stock = tiny_model()(**batch.inputs, labels=batch.labels_BT).loss
-        assert one.loss_sum(model, batch).item() == pytest.approx(stock.item() * 6)
+        loss = one.loss(model, batch, 0.5)
+        assert loss.loss_sum.item() == pytest.approx(stock.item() * 6)
+        assert loss.scaled.item() == pytest.approx(stock.item() * 3)
         assert one.predict(model, batch).loss_sum.item() == pytest.approx(stock.item() * 6)
 
 
@@ -294,8 +296,8 @@ def test_class_weights_are_by_label_and_1_where_none_is_named() -> None:
     for tag, weight in (("B-PER", 3.0), ("O", 1.0)):
         batch = one.collate(one.encode(record(["bob"], [tag])))
         with torch.no_grad():
-            expected = weight * plain.loss_sum(unweighted, batch).item()
-            assert one.loss_sum(model, batch).item() == pytest.approx(expected)
+            expected = weight * plain.loss(unweighted, batch, 1.0).loss_sum.item()
+            assert one.loss(model, batch, 1.0).loss_sum.item() == pytest.approx(expected)
 
 
 def test_a_class_weight_for_a_label_that_does_not_exist_is_refused() -> None:

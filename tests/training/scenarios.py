@@ -58,7 +58,7 @@ def train(engine: Any, steps: int) -> list[float]:
     for step in range(steps):
         random = torch.Generator().manual_seed(step)
         ids_BT = torch.randint(4, 200, (4, 9), generator=random)
-        loss = engine(labels_BT=ids_BT % 5, input_ids=ids_BT).loss_sum
+        loss = engine(labels_BT=ids_BT % 5, input_ids=ids_BT).loss
         engine.backward(loss, scale_wrt_gas=False)
         engine.step()
         losses.append(loss.item())
