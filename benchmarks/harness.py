@@ -19,7 +19,7 @@ from typing import Any
 
 import measure
 import torch
-from report import print_table, save_picture
+from report import last_rows, print_table, save_picture
 from subject import Absent, Answer, Case, Goal, Inputs, Step, Subject, Work, Wrong
 
 import bigft
@@ -296,5 +296,5 @@ def main(subject: Subject, argv: Sequence[str] | None = None) -> int:
             write_rows(path, columns(subject.tensors), rows)
     if path:
         print(path)
-        save_picture(path.with_suffix(".png"), subject.name, all_rows)
+        save_picture(path.with_suffix(".png"), subject.name, last_rows(path))
     return int(failed(all_rows))

@@ -101,14 +101,19 @@ def save_picture(path: Path, title: str, rows: Sequence[Row]) -> None:
     print(path)
 
 
+def last_rows(path: str | Path) -> list[Row]:
+    """Of a CSV file: each provider's last row of each case, the cases in the file's order."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = {(row["case"], row["provider"]): row for row in csv.DictReader(file)}
+    return list(rows.values())
+
+
 def main(paths: Sequence[str]) -> None:
-    """Prints short tables of CSV files: each provider's last row of each case."""
+    """Prints short tables of CSV files."""
     for path in paths:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = last_rows(path)
         for case in dict.fromkeys(row["case"] for row in rows):
-            last = {row["provider"]: row for row in rows if row["case"] == case}
-            print_table(case, list(last.values()), SHORT)
+            print_table(case, [row for row in rows if row["case"] == case], SHORT)
 
 
 if __name__ == "__main__":

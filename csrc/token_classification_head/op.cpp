@@ -14,7 +14,7 @@ using OptionalTensor = std::optional<Tensor>;
 
 // Rows that one partial sum of the weight's gradient covers at least, and partial sums at most. Their
 // number depends on the sizes alone, so that the result does not depend on the number of threads.
-constexpr int64_t MIN_ROWS_CPU = 256, MAX_PARTIALS_CPU = 64;
+constexpr int64_t MIN_ROWS_CPU = 64, MAX_PARTIALS_CPU = 64;
 // Two blocks on each of 132 multiprocessors, windows of 32 rows, and not much memory.
 constexpr int64_t MIN_ROWS_CUDA = 64, MAX_PARTIALS_CUDA = 264, MAX_PARTIAL_BYTES_CUDA = int64_t{256} << 20;
 
