@@ -127,3 +127,22 @@ def save_tiny(
     tiny_model(architecture, **options).save_pretrained(directory)
     (tokenizer or letter_tokenizer()).save_pretrained(directory)
     return directory
+
+
+def head_gradients(
+    model: Any, inputs: dict[str, torch.Tensor], labels_BT: torch.Tensor, dtype: torch.dtype | None
+) -> dict[str, torch.Tensor]:
+    """By name, of a model with a head attached; dtype: of autocast, None without."""
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        output = model(labels_BT=labels_BT, **inputs)
+    output.loss.backward()
+    assert output.loss.dtype == torch.float32
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """Norm of the difference over the norm, all tensors together."""
+    assert list(ours) == list(theirs)
+    error = sum((ours[name] - theirs[name]).double().square().sum() for name in ours)
+    size = sum(theirs[name].double().square().sum() for name in theirs)
+    return float(error / size) ** 0.5

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from tiny import ARCHITECTURES, DECODERS, tiny_model
+from tiny import ARCHITECTURES, DECODERS, distance, head_gradients, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
@@ -185,19 +185,7 @@ def test_predictions_are_transformers_where_there_is_a_target(
 
 
 def gradients(model: Any, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    batch, labels_BT = inputs(CAUSAL)
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-        output = model(labels_BT=labels_BT, **batch)
-    output.loss.backward()
-    assert output.loss.dtype == torch.float32
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    assert list(ours) == list(theirs)
-    error = sum((ours[name] - theirs[name]).double().square().sum() for name in ours)
-    size = sum(theirs[name].double().square().sum() for name in theirs)
-    return float(error / size) ** 0.5
+    return head_gradients(model, *inputs(CAUSAL), dtype)
 
 
 def test_under_autocast_it_is_as_exact_as_the_stock_head() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import ARCHITECTURES, LABELS, tiny_model
+from tiny import ARCHITECTURES, LABELS, distance, head_gradients, tiny_model
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from bigft import ops
@@ -245,20 +245,8 @@ def test_of_equal_logits_the_lowest_class_is_predicted(fused: bool) -> None:
 # -- precision, checkpointing, adapters ---------------------------------------------------------
 
 
-def gradients(model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    batch, labels_BT = inputs()
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-        output = model(labels_BT=labels_BT, **batch)
-    output.loss.backward()
-    assert output.loss.dtype == torch.float32
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    assert list(ours) == list(theirs)
-    error = sum((ours[name] - theirs[name]).double().square().sum() for name in ours)
-    size = sum(theirs[name].double().square().sum() for name in theirs)
-    return float(error / size) ** 0.5
+def gradients(model: Any, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    return head_gradients(model, *inputs(), dtype)
 
 
 def test_under_autocast_it_is_as_exact_as_the_stock_head() -> None:
