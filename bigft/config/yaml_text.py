@@ -21,7 +21,7 @@ KeyPath = tuple[str | int, ...]
 
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-_INT = re.compile(r"^[-+]?[0-9]{1,18}$")  # more digits are a float: int() refuses very many
+_INT = re.compile(r"^[-+]?[0-9]{1,4000}$")  # more digits are a float: int() refuses 4,301
 _FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
 _RESOLVERS = [
     ("tag:yaml.org,2002:null", _NULL, ["~", "n", "N", ""]),
