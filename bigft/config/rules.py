@@ -41,6 +41,22 @@ def _model(config: RunConfig) -> Iterator[Clash]:
         )
     if config.train.bf16 and config.train.fp16:
         yield Clash(("train.fp16", "train.bf16"), "both fp16 and train.bf16 are true", "choose one")
+    if model.fused_head is True and config.task.name == "token-classification":
+        yield from _token_head(config)
+
+
+def _token_head(config: RunConfig) -> Iterator[Clash]:
+    optim, mend = config.optim, "set model.fused_head to auto or false"
+    if config.train.fp16:
+        what = "true, but the gradients of the fused token head would underflow under train.fp16"
+        yield Clash(("model.fused_head", "train.fp16"), what, mend)
+    if optim.class_weights is not None and optim.label_smoothing_factor > 0:
+        yield Clash(
+            ("model.fused_head", "optim.class_weights"),
+            "true, but optim.class_weights act inside of optim.label_smoothing_factor, which the "
+            "fused token head does not know",
+            mend,
+        )
 
 
 def _data(config: RunConfig) -> Iterator[Clash]:

@@ -9,6 +9,7 @@ import torch
 from bigft.ops import native, reference
 from bigft.ops._masked_cross_entropy import row_upstream
 from bigft.ops.arguments import autocast_to, check_backward, check_call, scaled, wants_grad
+from bigft.ops.checks import check_linear
 from bigft.ops.outputs import LinearCrossEntropy
 
 NAME = "linear_cross_entropy"
@@ -48,7 +49,8 @@ def linear_cross_entropy(
         predictions: also the largest logit's class of each row with a target.
         lean: by tiles of the vocabulary, with "sum": one product more, the least memory.
         workspace_bytes: of the logits that are held at once; None: 1 GiB on CUDA, 16 MiB on a CPU,
-            or one chunk where that is smaller than the fp32 sums that several chunks need.
+            or one chunk where that is smaller than the fp32 sums that several chunks need. At
+            least 1,024 rows on CUDA and 128 on a CPU are held, whatever is asked.
 
     Returns: LinearCrossEntropy. Syncs the host only without target_rows_M. Once differentiable.
 
@@ -65,6 +67,7 @@ def linear_cross_entropy(
     hidden_NH = autocast_to(hidden_NH)
     options = (ignore_index, label_smoothing, z_loss, softcap)
     if not native.is_built(hidden_NH.device):
+        check_linear(hidden_NH, weight_VH, bias_V, labels_N, target_rows_M, row_weight_N, *options)
         return reference.linear_cross_entropy(
             hidden_NH, weight_VH, labels_N, bias_V=bias_V, target_rows_M=target_rows_M,
             row_weight_N=row_weight_N, ignore_index=ignore_index, label_smoothing=label_smoothing,

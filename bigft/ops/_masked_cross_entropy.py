@@ -8,6 +8,7 @@ import torch
 
 from bigft.ops import native, reference
 from bigft.ops.arguments import check_backward, check_call, scaled, wants_grad
+from bigft.ops.checks import check_logits
 from bigft.ops.outputs import CrossEntropy
 
 NAME = "masked_cross_entropy"
@@ -39,9 +40,10 @@ def masked_cross_entropy(
         scale: multiplies the sum and its gradient; known beforehand, it costs nothing.
         reduction: "sum" computes the gradient with the loss, for one backward. "none" gives a
             differentiable loss_N and computes the gradient in the backward.
-        inplace: the gradient overwrites logits_NV; only with "sum".
+        inplace: the gradient overwrites logits_NV; only with "sum", and not in fp16.
 
-    Returns: CrossEntropy. Does not sync the host. Once differentiable.
+    Returns: CrossEntropy. Does not sync the host. Once differentiable, in reverse mode only:
+        torch takes the forward-mode derivative of a library's operator for zero.
 
     Raises: TypeError for a dtype, ValueError for a shape, device or option, IndexError for a label
     out of range (on CUDA: a NaN loss, and native.check_labels raises), RuntimeError for a second
@@ -50,10 +52,14 @@ def masked_cross_entropy(
     check_call(reduction, scale, row_weight_N, logits_NV=logits_NV, labels_N=labels_N)
     if inplace and reduction != "sum":
         raise ValueError(f'inplace needs reduction "sum", not {reduction!r}')
-    if inplace and logits_NV.is_leaf and logits_NV.requires_grad:
+    owner = logits_NV if logits_NV._base is None else logits_NV._base
+    if inplace and owner.is_leaf and owner.requires_grad:
         raise ValueError("inplace would overwrite logits_NV, a leaf that requires a gradient")
+    if inplace and logits_NV.dtype == torch.float16 and wants_grad(logits_NV):
+        raise TypeError("inplace cannot have float16 logits_NV: their gradients would underflow")
     options = (ignore_index, label_smoothing, z_loss, softcap)
     if not native.is_built(logits_NV.device):
+        check_logits(logits_NV, labels_N, row_weight_N, *options)
         return reference.masked_cross_entropy(
             logits_NV, labels_N, row_weight_N=row_weight_N, ignore_index=ignore_index,
             label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap, scale=scale,
@@ -82,7 +88,8 @@ class _InPlace(torch.autograd.Function):
         )
         # Operators of a library do not count it: whoever saved the logits would never know.
         torch.autograd.graph.increment_version(logits_NV)
-        ctx.grad_NV, ctx.used = logits_NV.detach(), False
+        ctx.save_for_backward(logits_NV)  # now the gradient; a later change of it is noticed
+        ctx.used = False
         ctx.mark_non_differentiable(loss_N, lse_N)
         return (loss_N.double().sum() * scale).to(loss_N.dtype), loss_N, lse_N
 
@@ -90,7 +97,8 @@ class _InPlace(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor, *unused: Any) -> Any:
         check_backward(NAME, ctx.used)
         ctx.used = True
-        return (scaled(ctx.grad_NV, upstream), *(None,) * 7)
+        (grad_NV,) = ctx.saved_tensors
+        return (scaled(grad_NV, upstream), *(None,) * 7)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from bigft.ops import native, reference
 from bigft.ops.arguments import autocast_to, check_backward, check_call, scaled, wants_grad
+from bigft.ops.checks import check_token_head
 from bigft.ops.outputs import TokenClassification
 
 NAME = "token_classification_head"
@@ -62,6 +63,9 @@ def token_classification_head(
         return TokenClassification(None, None, None, None, F.linear(hidden_NH, weight_CH, bias_C))
     options = (ignore_index, label_smoothing, z_loss, softcap)
     if not native.is_built(hidden_NH.device):
+        check_token_head(
+            hidden_NH, weight_CH, bias_C, labels_N, dropout_p, seed, row_weight_N, *options
+        )
         return reference.token_classification_head(
             hidden_NH, weight_CH, bias_C, labels_N, dropout_p=dropout_p, seed=seed,
             row_weight_N=row_weight_N, ignore_index=ignore_index, label_smoothing=label_smoothing,

@@ -19,7 +19,8 @@ def _load() -> str:
         return "it was not built: `python setup.py build_ext --inplace` says why"
     try:
         torch.ops.load_library(path)
-    except (OSError, RuntimeError) as error:  # of another torch, or of another machine
+        _ = torch.ops.bigft.masked_cross_entropy.default
+    except (OSError, RuntimeError, AttributeError) as error:  # of another torch, machine or project
         return f"{path} cannot be loaded: {error}"
     return ""
 
@@ -45,8 +46,12 @@ def build_info() -> dict[str, str]:
     """What computes the operators on the CPU and on CUDA, for `bigft env` and the log."""
     if WHY_NOT:
         return {"cpu": f"plain torch ({WHY_NOT})", "cuda": "plain torch"}
+    try:
+        isa = torch.ops.bigft.built_isa()
+    except ValueError as error:
+        isa = f"but it will raise: {next(iter(str(error).splitlines()))}"
     return {
-        "cpu": f"native, {torch.ops.bigft.built_isa()}",
+        "cpu": f"native, {isa}",
         "cuda": "native" if "cuda" in DEVICES else "plain torch (built without CUDA: BIGFT_CUDA)",
     }
 
@@ -59,6 +64,7 @@ def check_labels(device: torch.device) -> None:
     """
     if WHY_NOT or device.type == "cpu":
         return
+    device = torch.empty(0, device=device).device  # with its index
     row, label = torch.ops.bigft.take_bad_label(device).tolist()
     if row:
         raise IndexError(f"labels_N[{row - 1}] is {label}, which is no class of the model")

@@ -131,6 +131,11 @@ def fit(
     )
     for note in (str(head), *_notes(config, world)):
         events.emit("note", text=note)
+    if state.fused_head is not None and state.fused_head != head.fused:
+        before = "fused" if state.fused_head else "stock"
+        text = f"up to step {state.step} the {before} head trained: rounding differs from here on"
+        events.emit("note", text=text)
+    state.fused_head = head.fused
     # Also at step 0: what an older run wrote to the same metrics.jsonl is past.
     events.emit("resume", step=state.step, path=checkpoint.name if checkpoint else None)
     if not loop.run():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,22 +122,24 @@ class Loop:
             # The step's one host read.
             self._grad_norm = float(self._engine.get_global_grad_norm() or 0.0)
             if not math.isfinite(self._grad_norm) and not self._train.fp16:
-                self._fail(batches)
+                self._fail("gradient", self._grad_norm, batches)
         state.step += 1
         self._window.targets += counts.targets
         self._window.tokens += counts.tokens
 
-    def _fail(self, batches: list[Batch]) -> None:
+    def _fail(self, what: str, value: float, batches: Sequence[Batch] = ()) -> None:
+        """Ends the run. batches: of the step, where it is known which one it was."""
+        step = self._state.step
         try:
             native.check_labels(self._world.device)
         except IndexError as error:
-            raise TrainingFailed(f"step {self._state.step}: {error}") from error
+            raise TrainingFailed(f"step {step}: {error}") from error
         split = self._run.splits["train"]
         rows = sorted({feature.record for batch in batches for feature in batch.features})
         where = ", ".join(split.record(row).where for row in rows[:8])
+        samples = f"; this rank's samples: {where}" if where else ""
         raise TrainingFailed(
-            f"the gradient is not finite in step {self._state.step} "
-            f"(norm {self._grad_norm}); this rank's samples: {where}. "
+            f"the {what} is not finite in step {step} ({value}){samples}. "
             "Lower optim.learning_rate, or continue from the last checkpoint with "
             "train.resume_from_checkpoint=true"
         )
@@ -172,6 +175,8 @@ class Loop:
         """Emits the window's means over all ranks and opens the next one. Collective."""
         window, state = self._window, self._state
         (loss_sum,) = self._world.sum([window.loss_sum.item()])
+        if not math.isfinite(loss_sum) and not self._train.fp16:
+            self._fail("loss", loss_sum)
         seconds = time.monotonic() - window.started - window.paused
         self._events.emit(
             "log",

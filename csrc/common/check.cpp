@@ -95,8 +95,9 @@ LossOptions checked_options(int64_t ignore_index, double label_smoothing, double
   TORCH_CHECK_VALUE(label_smoothing >= 0 && label_smoothing < 1,
                     "label_smoothing must be in [0, 1), not ", label_smoothing);
   TORCH_CHECK_VALUE(z_loss >= 0 && std::isfinite(z_loss), "z_loss must be 0 or more, not ", z_loss);
-  TORCH_CHECK_VALUE(softcap >= 0 && std::isfinite(softcap), "softcap must be 0 (none) or more, not ",
-                    softcap);
+  const float in_fp32 = static_cast<float>(softcap);  // what most rows are computed in
+  TORCH_CHECK_VALUE(softcap == 0 || (in_fp32 > 0 && std::isfinite(in_fp32)),
+                    "softcap must be 0 (none) or a positive number of float32's range, not ", softcap);
   return {ignore_index, label_smoothing, z_loss, softcap};
 }
 

@@ -40,7 +40,8 @@ int64_t rows_of_chunk(const Targets& targets, const Gradients& gradients, int64_
     workspace_bytes = is_cpu ? WORKSPACE_CPU : WORKSPACE_CUDA;
     // Several chunks would cost an fp32 accumulator: one larger chunk costs less.
     const bool narrow = gradients.weight.defined() && gradients.weight.element_size() < 4;
-    if (narrow) workspace_bytes = std::max(workspace_bytes, gradients.weight.numel() * 4);
+    const int64_t sums = narrow ? gradients.weight.numel() * 4 : 0;
+    if (num_rows * row_bytes <= sums) workspace_bytes = std::max(workspace_bytes, sums);
   }
   const int64_t fitting =
       std::max(is_cpu ? MIN_ROWS_CPU : MIN_ROWS_CUDA, workspace_bytes / std::max<int64_t>(row_bytes, 1));

@@ -14,16 +14,17 @@ using OptionalTensor = std::optional<Tensor>;
 
 // Rows that one partial sum of the weight's gradient covers at least, and partial sums at most. Their
 // number depends on the sizes alone, so that the result does not depend on the number of threads.
-constexpr int64_t MIN_ROWS_CPU = 64, MAX_PARTIALS_CPU = 64;
-// Two blocks on each of 132 multiprocessors, windows of 32 rows, and not much memory.
-constexpr int64_t MIN_ROWS_CUDA = 64, MAX_PARTIALS_CUDA = 264, MAX_PARTIAL_BYTES_CUDA = int64_t{256} << 20;
+constexpr int64_t MIN_ROWS = 64;
+constexpr int64_t MAX_PARTIALS_CPU = 64, MAX_BYTES_CPU = int64_t{32} << 20;
+// Two blocks on each of 132 multiprocessors, windows of 32 rows.
+constexpr int64_t MAX_PARTIALS_CUDA = 264, MAX_BYTES_CUDA = int64_t{256} << 20;
 
 int64_t count_partials(const Tensor& hidden, int64_t num_labels, int64_t bytes_of_sum) {
-  const int64_t num_rows = hidden.size(0);
-  if (hidden.is_cpu()) return std::clamp<int64_t>(num_rows / MIN_ROWS_CPU, 1, MAX_PARTIALS_CPU);
+  const bool is_cpu = hidden.is_cpu();
   const int64_t bytes = std::max<int64_t>(1, num_labels * hidden.size(1) * bytes_of_sum);
-  const int64_t most = std::clamp<int64_t>(MAX_PARTIAL_BYTES_CUDA / bytes, 1, MAX_PARTIALS_CUDA);
-  return std::clamp<int64_t>(num_rows / MIN_ROWS_CUDA, 1, most);
+  const int64_t fitting = (is_cpu ? MAX_BYTES_CPU : MAX_BYTES_CUDA) / bytes;
+  const int64_t most = std::clamp<int64_t>(fitting, 1, is_cpu ? MAX_PARTIALS_CPU : MAX_PARTIALS_CUDA);
+  return std::clamp<int64_t>(hidden.size(0) / MIN_ROWS, 1, most);
 }
 
 void check_parameter(const Tensor& parameter, const char* name, const Tensor& hidden) {

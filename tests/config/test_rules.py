@@ -38,6 +38,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
          "needs evaluations, but train.eval_strategy is no; set it to steps or epoch"),
         (["train.early_stopping_patience=2"],
          "2, but no train.metric_for_best_model to watch; name one (loss, f1, ...)"),
+        (["optim.label_smoothing_factor=0.1", "optim.class_weights={O: 0.5}",
+          "model.fused_head=true"],
+         "true, but optim.class_weights act inside of optim.label_smoothing_factor, which the "
+         "fused token head does not know; set model.fused_head to auto or false"),
+        (["train.fp16=true", "model.fused_head=true"],
+         "true, but the gradients of the fused token head would underflow under train.fp16; set "
+         "model.fused_head to auto or false"),
         (["data.dataset_revision=v1"], "given without data.dataset_name"),
         (["data.dataset_config_name=en"], "given without data.dataset_name"),
     ],

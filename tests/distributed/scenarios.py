@@ -78,6 +78,21 @@ def _train_one(world: World, config: RunConfig, stop_at: int | None) -> Any:
     return [event for event in log if event["event"] != "report"], results
 
 
+def train_with_a_loss_of_nan(world: World, config: dict[str, Any]) -> str:
+    """What the run failed with. Gradients stay finite: a bad label on CUDA costs its row alone."""
+    from bigft.training import loop
+
+    exact = loop.train_step
+    loop.train_step = lambda *given: exact(*given) * float("nan")
+    try:
+        train(world, [config])
+    except loop.TrainingFailed as failed:
+        return str(failed)
+    finally:
+        loop.train_step = exact
+    return "it did not fail"
+
+
 def train_language_model(world: World, stages: list[int], fused: bool) -> list[Any]:
     """Per ZeRO stage: the losses of four steps of a tied causal LM, then an evaluation's losses and
     predictions. A step is four samples, each a micro-batch of some rank; the last has no target."""

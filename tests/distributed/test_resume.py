@@ -104,6 +104,22 @@ def test_sums_since_the_last_log_line_survive_a_checkpoint(
     assert again[1]["train_loss"] == whole[1]["train_loss"]
 
 
+def test_a_run_continued_with_the_other_head_says_so(
+    config_for: Callable[..., dict[str, Any]], write_data: Callable[..., Path]
+) -> None:
+    """The heads agree but for rounding: the bits are no longer those of the uninterrupted run."""
+    data = write_data(TARGETS)
+    keys = {"train__save_strategy": "steps", "train__save_steps": 2}
+    said = []
+    for steps, fused in ((2, True), (4, True), (6, False)):
+        resume = {"train__resume_from_checkpoint": True, "model__fused_head": fused}
+        config = config_for("run", data, **keys, **resume, train__max_steps=steps)
+        ((events, _),) = run_ranks(train, 1, [config])[0]
+        notes = [event["text"] for event in events if event["event"] == "note"]
+        said.append([text for text in notes if "head trained" in text])
+    assert said == [[], [], ["up to step 4 the fused head trained: rounding differs from here on"]]
+
+
 def test_a_checkpoint_of_another_run_is_refused(
     config_for: Callable[..., dict[str, Any]], write_data: Callable[..., Path]
 ) -> None:

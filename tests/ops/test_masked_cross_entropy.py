@@ -21,6 +21,7 @@ OPERATOR = "masked_cross_entropy"
 # not aligned), Llama 3, Qwen 2.5 and Gemma; rows around the powers of two that work is cut into.
 SHAPES = [(n, v) for v in (1, 2, 7) for n in (0, 1, 127, 129)]
 SHAPES += [(3, v) for v in (50257, 128256, 151936, 262144)]
+LABELS = torch.tensor([0, 3, -100, 5])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -169,3 +170,27 @@ def test_more_than_two_to_the_31_logits() -> None:
         found["grad_logits_NV"][-1].double(), exact["grad_logits_NV"][0], rtol=0.01, atol=0
     )
     assert not found["grad_logits_NV"][:-1].any()
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_in_place_refuses_to_overwrite_a_parameter(view: bool) -> None:
+    leaf = torch.randn(4, 6, requires_grad=True)
+    before = leaf.detach().clone()
+    with pytest.raises(ValueError, match=r"inplace.*leaf"):
+        masked_cross_entropy(leaf.view(4, 6) if view else leaf, LABELS, inplace=True)
+    assert torch.equal(leaf, before)
+
+
+def test_in_place_notices_who_changes_the_gradient_before_the_backward() -> None:
+    needs_native(torch.device("cpu"))
+    logits_NV = torch.randn(4, 6, requires_grad=True) * 1
+    loss = masked_cross_entropy(logits_NV, LABELS, inplace=True).loss
+    logits_NV.mul_(3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_in_place_refuses_fp16_whose_gradients_would_underflow() -> None:
+    logits_NV = torch.randn(4, 6, dtype=torch.float16, requires_grad=True) * 1
+    with pytest.raises(TypeError, match=r"inplace.*float16"):
+        masked_cross_entropy(logits_NV, LABELS, inplace=True)

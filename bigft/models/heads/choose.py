@@ -59,6 +59,7 @@ def choose_head(
         reason = _difference(model, head, inputs, labels_BT, dtype)
     else:
         reason = f"the native operators are not built for {device.type}"
+        reason += f": {native.WHY_NOT}" if native.WHY_NOT else ""
     (fitting,) = world.sum([float(not reason)])
     if fitting == world.size:
         head.fused = True
@@ -66,7 +67,9 @@ def choose_head(
         return HeadChoice(True, f"its loss and gradients are the stock head's{slow}")
     reason = reason or "it does not fit on another rank"
     if requested is True:
-        raise BadInput(Problem("model.fused_head", f"true, but {reason}", "set auto or false"))
+        raise BadInput(
+            Problem("model.fused_head", f"it is true, but {reason}", "set auto or false")
+        )
     head.fused = False
     return HeadChoice(False, reason)
 

@@ -87,7 +87,7 @@ class LMHead(Head):
 
     def _stock(self, labels_BT: torch.Tensor, scale: float, inputs: dict[str, Any]) -> LMHeadOutput:
         logits_BTV = self.stock_forward(**inputs).logits.float()
-        logits_NV, labels_N = logits_BTV.flatten(0, 1), labels_BT.flatten()
+        logits_NV, labels_N = logits_BTV.flatten(0, 1), labels_BT.flatten().long()
         loss_N = F.cross_entropy(
             logits_NV, labels_N, reduction="none", label_smoothing=self._label_smoothing
         )
@@ -113,7 +113,8 @@ class LMHead(Head):
 
         def operator(hidden_BTH: torch.Tensor) -> ops.LinearCrossEntropy:
             # c * (h W^T) = (c * h) W^T: N * H numbers instead of N * V. No architecture has a
-            # factor and a bias; the factors are powers of two, whose product is exact.
+            # factor and a bias. A factor that is no power of two rounds hidden once; the stock
+            # head's logits, in 16 bits, are rounded as well.
             if self._factor != 1.0:
                 hidden_BTH = hidden_BTH * self._factor
             return ops.linear_cross_entropy(

@@ -36,6 +36,7 @@ class Head:
 
     def __init__(self, model: PreTrainedModel, fused: bool) -> None:
         self.model = base_model(model)
+        assert not isinstance(self.model.forward, Head), "the model has a head already"
         self.fused = fused
         self.stock_forward: Callable[..., Any] = self.model.forward
         self.model.forward = self  # on the instance: the class is shared

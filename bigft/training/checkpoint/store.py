@@ -34,6 +34,7 @@ class TrainerState:
     evaluations_without_gain: for early stopping.
     loss_sums, since the last log line, by rank: fp64, so that the next line has the same bits.
     targets, tokens, skipped_steps: since the last log line, and of the whole run.
+    fused_head: whether the fused head trained; None where an older version saved.
     """
 
     step: int = 0
@@ -50,6 +51,7 @@ class TrainerState:
     total_tokens: int = 0
     training_seconds: float = 0.0
     skipped_steps: int = 0
+    fused_head: bool | None = None
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainerState:

@@ -32,7 +32,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, is_built: bool) -> None:
     """For the choice alone: the operators go on to know what is there."""
-    known = SimpleNamespace(is_built=lambda device: is_built)
+    known = SimpleNamespace(is_built=lambda device: is_built, WHY_NOT="it is torn")
     monkeypatch.setattr("bigft.models.heads.choose.native", known)
 
 
@@ -90,7 +90,9 @@ def test_without_native_operators_auto_is_stock_and_true_is_plain_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pretend(monkeypatch, False)
-    assert choose(token_model()) == HeadChoice(False, "the native operators are not built for cpu")
+    assert choose(token_model()) == HeadChoice(
+        False, "the native operators are not built for cpu: it is torn"
+    )
     choice = choose(token_model(), True)
     assert choice.fused
     assert choice.reason.endswith(", in plain torch: no native operators for cpu")
@@ -193,7 +195,7 @@ def test_what_does_not_fit_stays_stock_with_the_reason(make: Any, reason: str) -
 def test_what_does_not_fit_but_was_asked_for_is_refused(make: Any, reason: str) -> None:
     with pytest.raises(BadInput) as refused:
         choose(make(), True)
-    assert str(refused.value).startswith(f"model.fused_head: true, but {reason}")
+    assert str(refused.value).startswith(f"model.fused_head: it is true, but {reason}")
     assert str(refused.value).endswith("; set auto or false")
 
 
