@@ -171,6 +171,7 @@ def test_the_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
         total_tokens=1000,
         training_seconds=1.5,
         skipped_steps=2,
+        fused_head=True,
     )
     assert not any(getattr(state, name) == getattr(TrainerState(), name) for name in _names())
     path = CheckpointStore(RunDirectory(tmp_path), ALONE, None).save(Shards(), state)
