@@ -40,7 +40,7 @@ def check_linear(
     softcap: float,
 ) -> None:
     """As check_logits; target_rows_M as csrc does, on the CPU."""
-    _linear(hidden_NH, weight_VH, "weight_VH", bias_V, "bias_V", (torch.bfloat16, torch.float16))
+    _linear(hidden_NH, weight_VH, "weight_VH", bias_V, "bias_V")
     _rows(hidden_NH, weight_VH.shape[0], labels_N, row_weight_N, ignore_index)
     _options(label_smoothing, z_loss, softcap)
     if target_rows_M is not None:
@@ -67,7 +67,7 @@ def check_token_head(
             "hidden_NH must not be float16: gradients would underflow before the loss scale is "
             "applied; use bfloat16 or float32"
         )
-    _linear(hidden_NH, weight_CH, "weight_CH", bias_C, "bias_C", (torch.bfloat16,))
+    _linear(hidden_NH, weight_CH, "weight_CH", bias_C, "bias_C")
     num_labels = weight_CH.shape[0]
     if not MIN_LABELS <= num_labels <= MAX_LABELS:
         raise ValueError(
@@ -92,7 +92,6 @@ def _linear(
     weight_name: str,
     bias: torch.Tensor | None,
     bias_name: str,
-    beside_fp32: tuple[torch.dtype, ...],
 ) -> None:
     _floating(hidden_NH, "hidden_NH")
     _shape(hidden_NH, "hidden_NH", None, None)
@@ -100,7 +99,7 @@ def _linear(
     if bias is not None:
         _shape(bias, bias_name, weight.shape[0])
     for parameter, name in ((weight, weight_name), (bias, bias_name)):
-        is_master = hidden_NH.dtype in beside_fp32
+        is_master = hidden_NH.itemsize == 2
         fitting = (hidden_NH.dtype, torch.float32) if is_master else (hidden_NH.dtype,)
         if parameter is not None and parameter.dtype not in fitting:
             raise TypeError(

@@ -62,6 +62,15 @@ void check_device(
                     beside.device(), ", not on ", tensor.device());
 }
 
+void check_beside_hidden(const at::Tensor& parameter, const char* name, const at::Tensor& hidden) {
+  dtype_of(parameter, name);
+  check_device(parameter, name, hidden, "hidden_NH");
+  const bool is_master = parameter.scalar_type() == at::kFloat && hidden.element_size() == 2;
+  TORCH_CHECK_TYPE(parameter.scalar_type() == hidden.scalar_type() || is_master, name, " must be ",
+                   hidden.scalar_type(), " as hidden_NH, or float32 beside 16 bits, not ",
+                   parameter.scalar_type());
+}
+
 at::Tensor checked_labels(
     const at::Tensor& labels, const at::Tensor& beside, const char* beside_name, int64_t num_rows,
     int64_t num_classes, int64_t ignore_index) {

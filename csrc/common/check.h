@@ -21,6 +21,10 @@ void check_shape(const at::Tensor& tensor, const char* name, at::IntArrayRef sha
 // ValueError unless both lie on one device.
 void check_device(const at::Tensor& tensor, const char* name, const at::Tensor& beside, const char* beside_name);
 
+// TypeError unless a weight or bias is of hidden_NH's dtype, or fp32 beside 16 bits; ValueError unless it
+// lies on its device.
+void check_beside_hidden(const at::Tensor& parameter, const char* name, const at::Tensor& hidden);
+
 // labels_N as contiguous int64. On the CPU an IndexError if one is neither `ignore_index` nor in
 // [0, num_classes); on CUDA the kernels meet it and write bad_label.
 at::Tensor checked_labels(

@@ -12,15 +12,6 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-void check_beside_hidden(const Tensor& parameter, const char* name, const Tensor& hidden) {
-  dtype_of(parameter, name);
-  check_device(parameter, name, hidden, "hidden_NH");
-  const bool is_master = parameter.scalar_type() == at::kFloat && hidden.element_size() == 2;
-  TORCH_CHECK_TYPE(parameter.scalar_type() == hidden.scalar_type() || is_master, name, " must be ",
-                   hidden.scalar_type(), " as hidden_NH, or float32 beside 16 bits, not ",
-                   parameter.scalar_type());
-}
-
 // Indices that would be read or counted twice are refused where looking at them costs no host sync.
 void check_target_rows(const Tensor& rows, const Tensor& labels, int64_t ignore_index) {
   TORCH_CHECK_TYPE(rows.scalar_type() == at::kLong, "target_rows_M must be int64, not ", rows.scalar_type());

@@ -27,15 +27,6 @@ int64_t count_partials(const Tensor& hidden, int64_t num_labels, int64_t bytes_o
   return std::clamp<int64_t>(hidden.size(0) / MIN_ROWS, 1, most);
 }
 
-void check_parameter(const Tensor& parameter, const char* name, const Tensor& hidden) {
-  dtype_of(parameter, name);
-  check_device(parameter, name, hidden, "hidden_NH");
-  const bool is_master = parameter.scalar_type() == at::kFloat && hidden.scalar_type() == at::kBFloat16;
-  TORCH_CHECK_TYPE(parameter.scalar_type() == hidden.scalar_type() || is_master, name, " must be ",
-                   hidden.scalar_type(), " as hidden_NH, or float32 beside bfloat16, not ",
-                   parameter.scalar_type());
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& hidden, const Tensor& weight, const OptionalTensor& bias, const Tensor& labels,
     const OptionalTensor& row_weight, const OptionalTensor& seed, double dropout_p, int64_t ignore_index,
@@ -49,13 +40,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
                    "use bfloat16 or float32");
   check_shape(hidden, "hidden_NH", {-1, -1});
   check_shape(weight, "weight_CH", {-1, hidden.size(1)});
-  check_parameter(weight, "weight_CH", hidden);
+  check_beside_hidden(weight, "weight_CH", hidden);
   const int64_t num_rows = hidden.size(0), hidden_size = hidden.size(1), num_labels = weight.size(0);
   TORCH_CHECK_VALUE(num_labels >= MIN_LABELS && num_labels <= MAX_LABELS, "weight_CH must have ", MIN_LABELS,
                     " to ", MAX_LABELS, " rows, one per label, not ", num_labels);
   if (bias.has_value()) {
     check_shape(*bias, "bias_C", {num_labels});
-    check_parameter(*bias, "bias_C", hidden);
+    check_beside_hidden(*bias, "bias_C", hidden);
   }
   TORCH_CHECK_VALUE(dropout_p >= 0 && dropout_p < 1, "dropout_p must be in [0, 1), not ", dropout_p);
   TORCH_CHECK_VALUE(dropout_p == 0 || seed.has_value(), "seed must be given where dropout_p is not 0");
