@@ -54,6 +54,11 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         "fp16": {"enabled": config.train.fp16},
         "steps_per_print": 2**31,
     }
+    for key in ("offload_optimizer", "offload_param"):
+        if (device := getattr(config.parallel, key)) != "none":
+            # Pinning is a no-op without an accelerator.
+            derived["zero_optimization"][key] = {"device": device, "pin_memory": True}
+            derived["zero_force_ds_cpu_optimizer"] = False  # the optimizer is optim.optim
     path = config.parallel.deepspeed
     if path is None:
         return derived
@@ -79,6 +84,7 @@ def _stated(config: RunConfig, world_size: int) -> dict[str, tuple[Any, str]]:
     micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps or 1
     batch = train.global_batch_size or micro * accumulation * world_size
     exact, fp32 = "exact normalisation (docs/numerics.md)", "fp32 sums (docs/numerics.md)"
+    whole = "weights that every rank reads a part of (bigft/models/sharded.py)"
     return {
         "train_batch_size": (batch, "train.global_batch_size"),
         "train_micro_batch_size_per_gpu": (micro, "train.per_device_train_batch_size"),
@@ -95,6 +101,9 @@ def _stated(config: RunConfig, world_size: int) -> dict[str, tuple[Any, str]]:
             parallel.offload_param,
             "parallel.offload_param",
         ),
+        "zero_optimization.zero_hpz_partition_size": (1, whole),
+        "zero_optimization.zero_quantized_weights": (False, whole),
+        "zero_optimization.zero_quantized_nontrainable_weights": (False, whole),
         "bf16.enabled": (train.bf16, "train.bf16"),
         "fp16.enabled": (train.fp16, "train.fp16"),
         "data_types.grad_accum_dtype": ("fp32", fp32),

@@ -24,12 +24,12 @@ class Section(BaseModel):
     )
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 def _one_or_many(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
+    return (value,) if isinstance(value, str) else as_tuple(value)
 
 
 def _none_or_many(value: Any) -> Any:
@@ -47,7 +47,7 @@ Texts = Annotated[
 Paths = Annotated[
     tuple[Path, ...], BeforeValidator(_none_or_many, json_schema_input_type=str | list[str] | None)
 ]
-Modules = Annotated[str | tuple[str, ...], BeforeValidator(_as_tuple)]
+Modules = Annotated[str | tuple[str, ...], BeforeValidator(as_tuple)]
 Column = Annotated[int, Field(ge=0)] | str
 
 

@@ -16,6 +16,9 @@ ALIASES = {
     "epochs": "train.num_train_epochs",
     "evaluation_strategy": "train.eval_strategy",
     "lora_r": "adapt.r",
+    "lora_rank": "adapt.r",
+    "lora_target": "adapt.target_modules",
+    "lora_target_modules": "adapt.target_modules",
     "lr": "optim.learning_rate",
     "lr_scheduler": "optim.lr_scheduler_type",
     "max_length": "data.max_seq_length",
@@ -23,6 +26,7 @@ ALIASES = {
     "model_name": "model.model_name_or_path",
     "num_epochs": "train.num_train_epochs",
     "optimizer": "optim.optim",
+    "sample_packing": "data.packing",
     "sequence_len": "data.max_seq_length",
     "warmup_ratio": "optim.warmup_steps",
 }

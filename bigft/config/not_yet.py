@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from bigft.config.adapt import METHOD_NAMES
 from bigft.config.rules import Clash
-from bigft.config.sections import RunConfig
+from bigft.config.sections import Format, RunConfig
 
 
 class NotYet(NamedTuple):
@@ -19,15 +20,15 @@ class NotYet(NamedTuple):
 
 
 NOT_YET = (
-    NotYet("task.name", ("token-classification",)),
+    NotYet("task.name", ("token-classification", "causal-lm", "seq2seq")),
     NotYet("model.trust_remote_code", (False,), "use an architecture that transformers has"),
-    NotYet("data.format", ("auto", "conll", "conllu", "json", "jsonl", "parquet", "datasets")),
-    NotYet("data.packing", (False,), "rows of like lengths are padded to the longest"),
-    NotYet("adapt.method", ("full",)),
-    NotYet("optim.optim", ("adamw_torch", "sgd", "adamw_8bit")),
-    NotYet("optim.layerwise_lr_decay", (None,), "optim.head_learning_rate sets the head's apart"),
-    NotYet("parallel.offload_optimizer", ("none",), "optim.optim adamw_8bit has a small state"),
-    NotYet("parallel.offload_param", ("none",), "parallel.zero_stage 3 shards the parameters"),
+    NotYet(
+        "data.format",
+        tuple(name for name in get_args(Format) if name not in ("squad", "imagefolder")),
+    ),
+    NotYet("adapt.method", tuple(name for name in METHOD_NAMES if name != "bottleneck")),
+    NotYet("parallel.offload_optimizer", ("none", "cpu"), "cpu offloads to memory"),
+    NotYet("parallel.offload_param", ("none", "cpu"), "cpu offloads to memory"),
     NotYet("train.max_time", (None,), "train.max_steps bounds a run"),
     NotYet("checkpoint.strict", (False,), "a checkpoint that cannot be loaded ends the run"),
     NotYet("checkpoint.async_save", (False,)),

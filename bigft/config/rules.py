@@ -5,17 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from bigft.config.adapt_rules import adapt_contradictions, unused_options
+from bigft.config.clash import Clash as Clash
 from bigft.config.sections import RunConfig, TrainConfig
-
-
-class Clash(NamedTuple):
-    """keys: dotted, the one to point at first.  what, mend: as in Problem."""
-
-    keys: tuple[str, ...]
-    what: str
-    mend: str = ""
+from bigft.config.task_rules import generation_remarks, task_contradictions
 
 
 def evaluates(config: RunConfig) -> bool:
@@ -29,6 +23,8 @@ def contradictions(config: RunConfig) -> Iterator[Clash]:
     yield from _data(config)
     yield from _batch(config.train)
     yield from _best(config)
+    yield from adapt_contradictions(config)
+    yield from task_contradictions(config)
 
 
 def _model(config: RunConfig) -> Iterator[Clash]:
@@ -163,3 +159,5 @@ def remarks(config: RunConfig) -> Iterator[Clash]:
             "train.per_device_train_batch_size "
             f"({train.per_device_train_batch_size}) bounds a micro-batch too",
         )
+    yield from unused_options(config.optim)
+    yield from generation_remarks(config)

@@ -17,6 +17,7 @@ from bigft.config.fields import (
     Positive,
     Section,
     Texts,
+    as_tuple,
 )
 from bigft.config.tasks import TaskConfig
 
@@ -31,6 +32,7 @@ Format = Literal[
     "csv",
     "tsv",
     "text",
+    "parallel",
     "squad",
     "imagefolder",
 ]
@@ -112,7 +114,7 @@ class DataConfig(Section):
     text_column_name: Column | None = None
     """Column of the text or tokens: a name or a 0-based number; null: by format (CoNLL: first)."""
     label_column_name: Column | None = None
-    """Column of the labels: a name or a 0-based number; null: by format (CoNLL: last)."""
+    """Column of labels or answers: a name or a 0-based number; null: by format (CoNLL: last)."""
     label_all_tokens: bool = False
     """Every sub-token of a word is a target, not only the first."""
     label_list: Texts | None = None
@@ -121,10 +123,21 @@ class DataConfig(Section):
     """Tokens of a row at most; null: what the model takes."""
     max_train_samples: Count | None = None
     """Train on the first so many samples only."""
+    max_eval_samples: Count | None = None
+    """Evaluate on the first so many samples of the validation and test sets only."""
+    sample_by: Literal["line", "paragraph", "document"] = "line"
+    """What one sample of a plain text file is; paragraphs are separated by empty lines."""
+    interleave_probs: Annotated[tuple[Positive, ...], BeforeValidator(as_tuple)] | None = None
+    """Shares of an epoch's samples that come from each of train_file, in their order; null: every
+    sample once."""
+    chat_template: Path | None = None
+    """A Jinja file in the place of the tokenizer's chat template."""
     preprocessing_num_workers: Count | None = None
-    """Processes that tokenise; null: one."""
+    """Processes that tokenise; null: one per core, as far as the data is worth it."""
     packing: bool = False
-    """Several samples share a row, without seeing each other."""
+    """Several samples share a row of max_seq_length tokens, without seeing each other."""
+    packing_strategy: Literal["first_fit_decreasing", "length_ordered"] = "first_fit_decreasing"
+    """Which samples share a row: as few rows as can be, or samples of like lengths."""
 
 
 class SchedulerKwargs(Section):

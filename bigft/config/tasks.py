@@ -70,6 +70,10 @@ class Seq2Seq(Section):
     """Language code of the target."""
     source_prefix: str = ""
     """Text put before every source, as T5 wants it."""
+    max_target_length: Count = 128
+    """Tokens of a target at most; a longer one is cut."""
+    predict_with_generate: bool = True
+    """Generate in evaluation, and report BLEU and chrF."""
     generation: Generation = Generation()
     """How text is generated in evaluation and prediction."""
 
@@ -81,6 +85,13 @@ class CausalLM(Section):
     """The task."""
     assistant_only_loss: bool = True
     """Only the answers are targets, where the data says who speaks."""
+    mask_history: bool = False
+    """Of several answers in a conversation only the last one is a target."""
+    predict_with_generate: bool = False
+    """Generate an answer to every prompt in evaluation, and report exact_match."""
+    exact_match_pattern: str | None = None
+    """Regular expression whose last match in a text is what exact_match compares (its first group
+    if it has one); null: the whole text."""
     generation: Generation = Generation()
     """How text is generated in evaluation and prediction."""
 

@@ -2,7 +2,10 @@
 
 Several processes, on several hosts, may want the same directory at once. A lock spares them double
 work; that no half-written directory is ever read rests on os.rename alone, so it holds on network
-file systems whose locks do nothing.
+file systems whose locks do nothing. All of them build in one directory, whose name follows from the
+fingerprint, so that a build which is killed is gone on with. That is safe because its files appear
+by rename too (`appearing`), and because the fingerprint decides what stands in them: whoever
+comes second puts a file in place of its like, or finds that all is done.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +30,9 @@ from bigft.config.errors import BadInput, Problem
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when the prepared files change: older directories are then left alone
+FORMAT = 2  # raise it when the prepared files change: older directories are then left alone
+META = "meta.json"
+BUILDING = ".tmp-"
 STALE_SECONDS = 24 * 3600
 UNUSABLE_PLACE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -65,12 +69,22 @@ def fingerprint(parts: Mapping[str, Any], files: Sequence[str | os.PathLike[str]
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def prepared(root: Path, fingerprint: str, build: Callable[[Path], None]) -> Path:
+class Interrupted(Exception):
+    """Ends a build that another call can go on with: unlike after a failure, its files stay."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(str(problem))
+
+
+def prepared(root: Path, fingerprint: str, build: Callable[[Path], object]) -> Path:
     """`<root>/<fingerprint>`, complete; `build(directory)` fills it where it is missing or damaged.
 
-    A build that fails leaves nothing behind but an empty lock file. One that is killed leaves a
-    directory `.tmp-...`, which a build after a day removes.
-    Raises BadInput where the place cannot be written, and whatever `build` raises.
+    build: may find files of an earlier call, whole ones if it writes them by `appearing`.
+    A build that fails leaves nothing behind but an empty lock file. One that is killed leaves its
+    directory `.tmp-<fingerprint>` to the next call; other builds remove it after a day.
+    Raises BadInput where the place cannot be written or `build` is Interrupted, and whatever else
+    `build` raises.
     """
     final = root / fingerprint
     if _is_intact(final):
@@ -78,11 +92,10 @@ def prepared(root: Path, fingerprint: str, build: Callable[[Path], None]) -> Pat
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / f"{fingerprint}.lock"):
-            if not _is_intact(final):
-                if final.exists():
-                    log.warning("%s is damaged: preparing the data again", final)
-                _remove_stale(root)
-                _build(final, build)
+            while not (_is_intact(final) or _build(final, build)):
+                log.info("another process has taken %s away: looking again", final.name)
+    except Interrupted as error:
+        raise BadInput(error.problem) from error
     except OSError as error:
         if error.errno in UNUSABLE_PLACE and _concerns(error, root):
             mend = "set BIGFT_CACHE to a directory that is writable and has space"
@@ -109,50 +122,76 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _build(final: Path, build: Callable[[Path], None]) -> None:
-    owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    ours = final.with_name(f".tmp-{final.name}-{owner}")
-    ours.mkdir()
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A name to write a file under that becomes `path`, whole and durable, where the block ends."""
+    private = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
-        build(ours)
-        _seal(ours)
-        _commit(ours, final)
+        yield private
+        _sync(private)
+        os.replace(private, path)
     finally:
-        shutil.rmtree(ours, ignore_errors=True)  # gone already if it was committed
+        private.unlink(missing_ok=True)
 
 
-def _commit(ours: Path, final: Path) -> None:
+def _build(final: Path, build: Callable[[Path], object]) -> bool:
+    """False if another process, which no lock held back, has committed or removed our directory."""
+    if final.exists():
+        log.warning("%s is damaged: preparing the data again", final)
+    building = final.with_name(f"{BUILDING}{final.name}")
+    _remove_stale(final.parent, building)
+    building.mkdir(exist_ok=True)
+    try:
+        build(building)
+        _seal(building)
+        _commit(building, final)
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) and (_is_intact(final) or not building.exists()):
+            return False
+        if not isinstance(error, Interrupted):
+            _remove(building)
+        raise
+    return True
+
+
+def _commit(building: Path, final: Path) -> None:
     while True:
         try:
-            os.rename(ours, final)
-            _sync(final.parent)
-            return
+            os.rename(building, final)
+            break
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         if _is_intact(final):  # somebody else was faster
+            _remove(building)
             return
-        damaged = ours.with_name(f"{ours.name}-damaged")
-        with suppress(FileNotFoundError):  # somebody else is mending it too
-            os.rename(final, damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
+        _remove(final)
+    for private in final.glob(".*"):  # of builds that were killed
+        private.unlink(missing_ok=True)
+    _sync(final.parent)
+
+
+def _remove(directory: Path) -> None:
+    """Under another name, so that nobody meets half of it."""
+    away = directory.with_name(f"{BUILDING}{secrets.token_hex(8)}")
+    with suppress(FileNotFoundError):  # somebody else does it too
+        os.rename(directory, away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def _seal(directory: Path) -> None:
     """Writes meta.json, what `_is_intact` compares with, and makes everything durable."""
-    files = {
-        str(path.relative_to(directory)): _measure(path)
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
-    (directory / "meta.json").write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
-    for path in [*directory.rglob("*"), directory]:
+    files = sorted(path for path in directory.glob("[!.]*") if path.name != META)
+    measures = {path.name: _measure(path) for path in files}
+    with appearing(directory / META) as meta:
+        meta.write_text(json.dumps({"format": FORMAT, "files": measures}, indent=1))
+    for path in [*files, directory]:
         _sync(path)
 
 
 def _is_intact(directory: Path) -> bool:
     try:
-        meta = json.loads((directory / "meta.json").read_text())
+        meta = json.loads((directory / META).read_text())
         return all(_measure(directory / name) == seen for name, seen in meta["files"].items())
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return False
@@ -169,9 +208,9 @@ def _measure(path: Path) -> dict[str, int]:
     return measures
 
 
-def _remove_stale(root: Path) -> None:
+def _remove_stale(root: Path, ours: Path) -> None:
     oldest = time.time() - STALE_SECONDS
-    for directory in root.glob(".tmp-*"):
+    for directory in {*root.glob(f"{BUILDING}*")} - {ours}:
         try:
             newest = max(path.stat().st_mtime for path in [directory, *directory.iterdir()])
         except OSError:  # its owner has just committed or removed it

@@ -1,56 +1,71 @@
 """Records and their encoded Features in memory-mapped Arrow files: written once, read by all.
 
-    <directory>/<split>-features.arrow  <split>-records.arrow
+    <directory>/<split>-<part>-records.arrow  <split>-<part>-features.arrow
 
-`bigft.data.cache` decides in which directory, and that it appears whole or not at all.
+A part is a run of records: what one process encodes at a time, and what a preparation that was
+killed need not encode again. `bigft.data.cache` decides in which directory, and that it appears
+whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
-from itertools import accumulate, islice
-from multiprocessing.connection import wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from hashlib import blake2b
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bigft.config.errors import BadInput, Problem
-from bigft.data.cache import cache_root, fingerprint, prepared
+from bigft.config.errors import BadInput, Problem, collect
+from bigft.data.cache import appearing, cache_root, fingerprint, prepared
 from bigft.data.records import Feature, Record
+from bigft.data.workers import map_in_order, num_cores
 
-__all__ = ["PreparedSplit", "cache_root", "fingerprint", "prepare_split", "prepared"]
+__all__ = ["PreparedSplit", "appearing", "cache_root", "fingerprint", "prepare_split", "prepared"]
 
 Encode = Callable[[Record], list[Feature]]
 
-RECORDS_PER_CHUNK = 256  # of one Arrow record batch, and of one parcel of work
+# What comes first ends a part, so that its size is bounded whatever a record's is.
+RECORDS_PER_PART = 8192
+CHARACTERS_PER_PART = 1 << 22
+# The same of an Arrow record batch: only so much is ever held as Python's own numbers.
+ROWS_PER_BATCH = 1024
+TOKENS_PER_BATCH = 1 << 18
+
 MAX_PROBLEMS = 20
+FIELDS = json.JSONEncoder(default=str)  # the dates of a Parquet file become text
 COLUMN_PREFIX = "columns."
-RECORD_SCHEMA = pa.schema({"fields": pa.string(), "file": pa.binary(), "line": pa.int32()})
+RECORD_SCHEMA = pa.schema(
+    {
+        "index": pa.int32(),
+        "source": pa.int32(),
+        "file": pa.dictionary(pa.int32(), pa.binary()),
+        "line": pa.int32(),
+        "fields": pa.string(),
+    }
+)
 
 
 class PreparedSplit:
     """The Features and Records of one split, memory-mapped; len() counts the features (rows).
 
-    lengths, num_targets, record_of_row: int64, one per row.
+    lengths, num_targets, lost_targets, record_of_row: int64, one per row.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
-        self._features = _ArrowRows(directory / f"{name}-features.arrow")
-        self._records = _ArrowRows(directory / f"{name}-records.arrow")
+        self._features = _ArrowRows(_paths(directory, name, "features"))
+        self._records = _ArrowRows(_paths(directory, name, "records"))
         self.lengths = self._features.numbers("length")
         self.num_targets = self._features.numbers("num_targets")
+        self.lost_targets = self._features.numbers("lost_targets")
         self.record_of_row = self._features.numbers("record")
 
     def __len__(self) -> int:
@@ -59,6 +74,24 @@ class PreparedSplit:
     @property
     def num_records(self) -> int:
         return len(self._records)
+
+    @property
+    def file_of_record(self) -> NDArray[np.int64]:
+        """The 0-based number of the file that a record came from, in the order of the config.
+
+        Files that are read together count as one; so does a data set of the hub.
+        """
+        return self._records.numbers("source")
+
+    @property
+    def source_of_row(self) -> NDArray[np.int64]:
+        """The same number for each row."""
+        return self.file_of_record[self.record_of_row]
+
+    @property
+    def content_of_record(self) -> NDArray[np.int64]:
+        """A hash of what a record says, whatever its labels and its `id`: equal for equal ones."""
+        return self._records.numbers("content")
 
     def feature(self, index: int) -> Feature:
         batch, row = self._features.locate(index)
@@ -78,13 +111,12 @@ class PreparedSplit:
                 for name in batch.schema.names
                 if name.startswith(COLUMN_PREFIX)
             },
+            lost_targets=batch.column("lost_targets")[row].as_py(),
         )
 
     def record(self, index: int) -> Record:
         batch, row = self._records.locate(index)
-        values = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
-        fields = json.loads(values["fields"])
-        return Record(index, fields, os.fsdecode(values["file"]), values["line"])
+        return _records(batch.slice(row, 1))[0]
 
 
 def prepare_split(
@@ -93,43 +125,51 @@ def prepare_split(
     records: Iterable[Record],
     encode: Encode,
     num_workers: int | None = None,
-) -> None:
+) -> PreparedSplit:
     """Writes one split: its records and, encoded, its features, both in the order of `records`.
 
-    records: their indices count from 0. A few hundred per worker are held in memory at a time.
-    num_workers: processes that encode; None or 1: this one.
-    Raises BadInput with the first 20 problems of `encode` over all records, or for an empty split.
+    Parts of the same records that lie in `directory` already are not encoded again.
+
+    records: their indices count from 0. A few parts per process are held in memory at a time.
+    num_workers: processes that encode, if there is more than one part; None: one per core.
+    Raises BadInput with what `records` refuses and the first 20 problems of `encode` over all
+    records, or for an empty split; Interrupted if a process that encodes is killed.
     """
+    refused: list[Problem] = []
     problems: list[Problem] = []
-    with ExitStack() as stack:
-        records_path = str(directory / f"{name}-records.arrow")
-        records_file = stack.enter_context(pa.ipc.new_file(records_path, RECORD_SCHEMA))
-        features_file = None
-        for chunk, features, found in stack.enter_context(
-            closing(_encoded(records, encode, num_workers))
-        ):
+    num_parts = 0
+
+    def missing_parts() -> Iterator[_Part]:
+        nonlocal num_parts
+        for part in _parts(records, refused):
+            num_parts += 1
+            if not _is_there(directory, name, part):
+                yield part
+
+    work = partial(_encode_part, directory, name, encode)
+    with closing(map_in_order(work, missing_parts(), num_workers or num_cores())) as outcomes:
+        for found in outcomes:
             problems += found
             if len(problems) >= MAX_PROBLEMS:
                 raise BadInput(problems[:MAX_PROBLEMS])
-            records_file.write_batch(_record_rows(chunk))
-            if features is None:
-                continue
-            if features_file is None:
-                features_path = str(directory / f"{name}-features.arrow")
-                features_file = stack.enter_context(pa.ipc.new_file(features_path, features.schema))
-            features_file.write_batch(features)
-    if problems:
-        raise BadInput(problems)
-    if features_file is None:
+    if refused or problems:
+        raise BadInput([*refused, *problems])
+    _remove_behind(directory, name, num_parts)
+    split = PreparedSplit(directory, name)
+    if not len(split):
         raise BadInput(Problem(name, "has no sample", "give a file with at least one record"))
+    return split
 
 
 class _ArrowRows:
-    """An Arrow IPC file, memory-mapped, whose rows are found by number."""
+    """Arrow IPC files, memory-mapped, whose rows are found by number, counted over all of them."""
 
-    def __init__(self, path: Path) -> None:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        for path in paths:
+            with pa.memory_map(str(path)) as mapped:  # closed, or every part would cost a file
+                reader = pa.ipc.open_file(mapped)
+                self._batches += map(reader.get_batch, range(reader.num_record_batches))
         sizes = [batch.num_rows for batch in self._batches]
         self._starts: list[int] = list(accumulate(sizes, initial=0))
 
@@ -141,75 +181,102 @@ class _ArrowRows:
         return self._batches[place], index - self._starts[place]
 
     def numbers(self, name: str) -> NDArray[np.int64]:
-        parts = [batch.column(name).to_numpy() for batch in self._batches]
-        return np.concatenate(parts).astype(np.int64)
+        values = np.empty(len(self), np.int64)
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            values[start : start + batch.num_rows] = batch.column(name).to_numpy()
+        return values
 
 
-def _encoded(
-    records: Iterable[Record], encode: Encode, num_workers: int | None
-) -> Generator[tuple[list[Record], pa.RecordBatch | None, list[Problem]], None, None]:
-    """(records, their features, their problems) by chunks, in order."""
-    source = iter(records)
-    chunks = iter(lambda: list(islice(source, RECORDS_PER_CHUNK)), [])
-    if num_workers is None or num_workers == 1:
-        for chunk in chunks:
-            yield chunk, *_encode_chunk(chunk, encode)
-        return
-    # Forked: a worker starts at once, without importing transformers again.
-    context = multiprocessing.get_context("fork")
+class _Part(NamedTuple):
+    number: int
+    records: pa.RecordBatch
+
+
+def _path(directory: Path, name: str, part: int, content: str) -> Path:
+    return directory / f"{name}-{part:06}-{content}.arrow"
+
+
+def _paths(directory: Path, name: str, content: str) -> list[Path]:
+    return sorted(directory.glob(f"{name}-*-{content}.arrow"))
+
+
+def _parts(records: Iterable[Record], refused: list[Problem]) -> Iterator[_Part]:
+    """What `records` refuses, at its end or before, is appended to `refused`."""
+    number, size, source = 0, 0, -1
+    file, line = "", 0
+    rows: list[tuple[int, int, bytes, int, str]] = []
+    with collect(refused):
+        for record in records:
+            if record.file != file or record.line < line:  # backwards: the same file once more
+                source += 1
+            file, line = record.file, record.line
+            fields = FIELDS.encode(dict(record.fields))
+            rows.append((record.index, source, os.fsencode(file), line, fields))
+            size += len(fields)
+            if len(rows) == RECORDS_PER_PART or size >= CHARACTERS_PER_PART:
+                yield _Part(number, _record_rows(rows))
+                number, size, rows = number + 1, 0, []
+    if rows:
+        yield _Part(number, _record_rows(rows))
+
+
+def _is_there(directory: Path, name: str, part: _Part) -> bool:
+    """Whether a call that was killed left the part: its features appear last."""
+    try:
+        _ArrowRows([_path(directory, name, part.number, "features")])
+        records, _ = _ArrowRows([_path(directory, name, part.number, "records")]).locate(0)
+    except (OSError, pa.ArrowException):
+        return False
+    return bool(records.select(RECORD_SCHEMA.names).equals(part.records))
+
+
+def _encode_part(directory: Path, name: str, encode: Encode, part: _Part) -> list[Problem]:
+    """Writes the two files of the part, or returns why it cannot be."""
+    problems: list[Problem] = []
     with (
-        _environment("TOKENIZERS_PARALLELISM", "false"),  # its threads do not survive a fork
-        ProcessPoolExecutor(num_workers, context, _start_worker, (encode,)) as pool,
+        collect(problems),
+        appearing(_path(directory, name, part.number, "features")) as features_path,
+        appearing(_path(directory, name, part.number, "records")) as records_path,
     ):
-        waiting: deque[tuple[list[Record], Future[Any]]] = deque()
-        try:
-            for chunk in chunks:
-                waiting.append((chunk, pool.submit(_encode_in_worker, chunk)))
-                if len(waiting) > 2 * num_workers:
-                    done, future = waiting.popleft()
-                    yield done, *future.result()
-            for done, future in waiting:
-                yield done, *future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        records = _records(part.records)
+        batches = _feature_batches(_features(records, encode))
+        first = next(batches, _feature_rows([]))
+        with pa.ipc.new_file(str(features_path), first.schema) as file:
+            for batch in chain([first], batches):
+                file.write_batch(batch)
+        contents = pa.array([_content(record.fields) for record in records], pa.int64())
+        whole = part.records.append_column("content", contents)
+        with pa.ipc.new_file(str(records_path), whole.schema) as file:
+            file.write_batch(whole)
+    return problems
 
 
-def _encode_chunk(
-    records: list[Record], encode: Encode
-) -> tuple[pa.RecordBatch | None, list[Problem]]:
-    features: list[Feature] = []
+def _features(records: Iterable[Record], encode: Encode) -> Iterator[Feature]:
+    """Raises BadInput with the first 20 problems, at the last of them or at its end."""
     problems: list[Problem] = []
     for record in records:
-        try:
-            features += encode(record)
-        except BadInput as error:
-            problems += error.problems
-    return (_feature_rows(features) if features else None), problems
+        with collect(problems):
+            yield from encode(record)
+        if len(problems) >= MAX_PROBLEMS:
+            break
+    if problems:
+        raise BadInput(problems)
 
 
-_encode_of_worker: Encode
+def _feature_batches(features: Iterable[Feature]) -> Iterator[pa.RecordBatch]:
+    rows: list[Feature] = []
+    num_tokens = 0
+    for feature in features:
+        rows.append(feature)
+        num_tokens += feature.length
+        if len(rows) == ROWS_PER_BATCH or num_tokens >= TOKENS_PER_BATCH:
+            yield _feature_rows(rows)
+            rows, num_tokens = [], 0
+    if rows:
+        yield _feature_rows(rows)
 
 
-def _start_worker(encode: Encode) -> None:
-    global _encode_of_worker
-    _encode_of_worker = encode
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _encode_in_worker(records: list[Record]) -> tuple[pa.RecordBatch | None, list[Problem]]:
-    return _encode_chunk(records, _encode_of_worker)
-
-
-def _exit_with_parent() -> None:
-    """A worker that outlived a killed parent would hold the inherited lock for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-def _feature_rows(features: list[Feature]) -> pa.RecordBatch:
+def _feature_rows(features: Sequence[Feature]) -> pa.RecordBatch:
     number, numbers = pa.int32(), pa.list_(pa.int32())
     arrays = {
         "record": pa.array([feature.record for feature in features], number),
@@ -217,32 +284,40 @@ def _feature_rows(features: list[Feature]) -> pa.RecordBatch:
         "num_windows": pa.array([feature.num_windows for feature in features], number),
         "length": pa.array([feature.length for feature in features], number),
         "num_targets": pa.array([feature.num_targets for feature in features], number),
+        "lost_targets": pa.array([feature.lost_targets for feature in features], number),
         "input_ids": pa.array([feature.input_ids_T for feature in features], numbers),
         "labels": pa.array([feature.labels_T for feature in features], numbers),
     }
-    for name in sorted(features[0].columns):  # sorted: one schema for all chunks
+    for name in sorted(features[0].columns) if features else ():  # sorted: one schema for all
         values = [feature.columns[name] for feature in features]
         arrays[COLUMN_PREFIX + name] = pa.array(values, numbers)
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def _record_rows(records: list[Record]) -> pa.RecordBatch:
-    arrays = {
-        "fields": [json.dumps(dict(record.fields)) for record in records],
-        "file": [os.fsencode(record.file) for record in records],
-        "line": [record.line for record in records],
-    }
-    return pa.RecordBatch.from_pydict(arrays, schema=RECORD_SCHEMA)
+def _record_rows(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict(
+        dict(zip(RECORD_SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)),
+        schema=RECORD_SCHEMA,
+    )
 
 
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+def _records(batch: pa.RecordBatch) -> list[Record]:
+    names = ("index", "fields", "file", "line")
+    columns = [batch.column(name).to_pylist() for name in names]
+    return [
+        Record(index, json.loads(fields), os.fsdecode(file), line)
+        for index, fields, file, line in zip(*columns, strict=True)
+    ]
+
+
+def _content(fields: Mapping[str, Any]) -> int:
+    said = fields.get("tokens") or {name: fields[name] for name in fields if name != "id"}
+    text = json.dumps(said, sort_keys=True)
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), signed=True)
+
+
+def _remove_behind(directory: Path, name: str, num_parts: int) -> None:
+    """A data set that has become shorter since a call that was killed leaves parts too many."""
+    for content in ("features", "records"):
+        for path in _paths(directory, name, content)[num_parts:]:
+            path.unlink()

@@ -38,6 +38,8 @@ class Feature:
     record: index of the Record it came from.  window: 0-based.  num_windows: of that record.
     input_ids_T: token ids.  labels_T: class ids, IGNORE_INDEX where there is no target.
     columns: further integer columns of the task, each a list (word numbers of tokens, say).
+    lost_targets: targets of the record that stand in no row, since it was cut.
+    parts: of a packed row the features that it is made of, in their order; never stored.
     """
 
     record: int
@@ -46,6 +48,13 @@ class Feature:
     input_ids_T: list[int]
     labels_T: list[int]
     columns: dict[str, list[int]] = field(default_factory=dict)
+    lost_targets: int = 0
+    parts: tuple[Feature, ...] = ()
+
+    @property
+    def samples(self) -> tuple[Feature, ...]:
+        """The features of the row: those it is packed from, or itself."""
+        return self.parts or (self,)
 
     @property
     def length(self) -> int:
@@ -53,7 +62,7 @@ class Feature:
 
     @property
     def num_targets(self) -> int:
-        return sum(label != IGNORE_INDEX for label in self.labels_T)
+        return len(self.labels_T) - self.labels_T.count(IGNORE_INDEX)
 
 
 @dataclass(slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import DataConfig
-from bigft.data.formats import ReadOptions, read_hub, read_records
+from bigft.data.formats import ReadOptions, stream_hub, stream_records
 from bigft.data.records import Record
 
 SPLITS = ("train", "validation", "test")
@@ -40,24 +40,34 @@ def _opened(path: Path) -> list[Path]:
 
 
 def read_split(data: DataConfig, split: str) -> list[Record] | None:
-    """The records of one split; None if the config names none.
+    """The records of one split at once; None if the config names none.
 
     Raises BadInput with the problems of its files.
+    """
+    records = stream_split(data, split)
+    return None if records is None else list(records)
+
+
+def stream_split(data: DataConfig, split: str) -> Iterator[Record] | None:
+    """The records of one split, read as they are asked for; None if the config names none.
+
+    The stream ends with BadInput if its files have problems.
     """
     options = ReadOptions(
         format=data.format,
         text_column_name=data.text_column_name,
         label_column_name=data.label_column_name,
-        max_samples=data.max_train_samples if split == "train" else None,
+        sample_by=data.sample_by,
+        max_samples=data.max_train_samples if split == "train" else data.max_eval_samples,
     )
     if data.dataset_name is not None:
         if split not in _hub_splits(data):
             return None
-        return read_hub(
+        return stream_hub(
             data.dataset_name, data.dataset_config_name, data.dataset_revision, split, options
         )
     files = files_of(data, split)
-    return read_records(files, options) if files else None
+    return stream_records(files, options) if files else None
 
 
 def _hub_splits(data: DataConfig) -> list[str]:

@@ -1,30 +1,39 @@
-"""Prepared data appears whole or not at all, whoever else prepares it, and reads as written."""
+"""A prepared split reads as written, by however many processes, and goes on where it stopped."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
-import logging
+import datetime
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bigft.config.errors import BadInput, Problem
-from bigft.data.cache import STALE_SECONDS
-from bigft.data.prepare import PreparedSplit, cache_root, fingerprint, prepare_split, prepared
+from bigft.data import prepare
+from bigft.data.cache import Interrupted, prepared
+from bigft.data.prepare import PreparedSplit, prepare_split
 from bigft.data.records import IGNORE_INDEX, Feature, Record
 
 FORKED = multiprocessing.get_context("fork")
-NUM_RECORDS = 1000  # several chunks
+PER_PART = 100
+NUM_RECORDS = 950
 PRINT = "0123abcd"
+
+WORKERS = pytest.mark.parametrize("num_workers", [1, 2])
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "RECORDS_PER_PART", PER_PART)
+    monkeypatch.setattr(prepare, "ROWS_PER_BATCH", 16)
 
 
 def records(num_records: int = NUM_RECORDS) -> list[Record]:
@@ -45,48 +54,143 @@ def encode(record: Record) -> list[Feature]:
             input_ids_T=list(range(record.index % 7 + window + 1)),
             labels_T=[IGNORE_INDEX, record.index],
             columns={"words": [window], "empty": []},
+            lost_targets=record.index % 5,
         )
         for window in range(num_windows)
     ]
 
 
-def build(directory: Path) -> None:
-    prepare_split(directory, "train", records(), encode)
-    (directory / "labels.json").write_text('["B", "O"]')
+def encoding_process(record: Record) -> list[Feature]:
+    return [Feature(record.index, 0, 1, [os.getpid()], [0])]
 
 
-def assert_whole(directory: Path) -> None:
-    split = PreparedSplit(directory, "train")
-    assert split.num_records == NUM_RECORDS
-    assert len(split) == sum(index % 3 + 1 for index in range(NUM_RECORDS))
+def parts(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
-def entries(root: Path) -> set[str]:
-    return {path.name for path in root.iterdir()}
+def texts(*said: dict[str, Any]) -> list[Record]:
+    return [Record(index, fields, "f", index + 1) for index, fields in enumerate(said)]
 
 
-def killed(process: Any) -> None:
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+# --- what is written ---
 
 
-# --- splits ---
-
-
-@pytest.mark.parametrize("num_workers", [None, 2])
-def test_a_split_reads_as_it_was_written(tmp_path: Path, num_workers: int | None) -> None:
-    prepare_split(tmp_path, "train", iter(records()), encode, num_workers)
-    split = PreparedSplit(tmp_path, "train")
+@WORKERS
+def test_a_split_reads_as_it_was_written(tmp_path: Path, num_workers: int) -> None:
+    split = prepare_split(tmp_path, "train", iter(records()), encode, num_workers)
+    assert len(parts(tmp_path)) == 2 * 10
     expected = [feature for record in records() for feature in encode(record)]
-    assert [split.feature(row) for row in range(len(split))] == expected
-    assert [split.record(index) for index in range(split.num_records)] == records()
+    for read in (split, PreparedSplit(tmp_path, "train")):
+        assert [read.feature(row) for row in range(len(read))] == expected
+        assert [read.record(index) for index in range(read.num_records)] == records()
     for array, values in [
         (split.lengths, [feature.length for feature in expected]),
         (split.num_targets, [1 for feature in expected]),
+        (split.lost_targets, [feature.lost_targets for feature in expected]),
         (split.record_of_row, [feature.record for feature in expected]),
     ]:
         assert array.dtype == np.int64
         assert array.tolist() == values
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+    for num_workers in (1, 2, 3):
+        (tmp_path / str(num_workers)).mkdir()
+        prepare_split(tmp_path / str(num_workers), "train", records(), encode, num_workers)
+    one, *others = (
+        {path.name: path.read_bytes() for path in directory.iterdir()}
+        for directory in tmp_path.iterdir()
+    )
+    assert others == [one, one]
+
+
+def test_a_part_is_bounded_by_its_text_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "CHARACTERS_PER_PART", 1000)
+    monkeypatch.setattr(prepare, "TOKENS_PER_BATCH", 500)
+    lengths = [10, 2000, 10, 600, 600, 10]
+    source = texts(*({"text": "a" * length} for length in lengths))
+    split = prepare_split(
+        tmp_path, "train", source, lambda r: [Feature(r.index, 0, 1, [1] * lengths[r.index], [0])]
+    )
+    assert len(parts(tmp_path)) == 2 * 3
+    with pa.ipc.open_file(str(tmp_path / "train-000001-features.arrow")) as file:
+        assert [file.get_batch(n).num_rows for n in range(file.num_record_batches)] == [2, 1]
+    assert split.lengths.tolist() == lengths
+    assert [split.record(index) for index in range(6)] == source
+
+
+def test_records_without_a_row_may_fill_a_whole_part(tmp_path: Path) -> None:
+    def sparse(record: Record) -> list[Feature]:
+        return [] if 50 <= record.index < 300 else encode(record)
+
+    split = prepare_split(tmp_path, "train", records(400), sparse)
+    expected = [feature for record in records(400) for feature in sparse(record)]
+    assert [split.feature(row) for row in range(len(split))] == expected
+    assert split.record(299) == records(400)[299]
+
+
+@pytest.mark.parametrize("source", [[], records(3), records(250)])
+def test_a_split_without_a_sample_is_refused(tmp_path: Path, source: list[Record]) -> None:
+    with pytest.raises(BadInput, match="validation: has no sample"):
+        prepare_split(tmp_path, "validation", source, lambda record: [])
+
+
+def test_a_date_of_a_parquet_file_is_kept_as_text(tmp_path: Path) -> None:
+    source = texts({"text": "a", "day": datetime.date(2024, 5, 17)})
+    split = prepare_split(tmp_path, "train", source, encode)
+    assert split.record(0).fields == {"text": "a", "day": "2024-05-17"}
+
+
+def test_rows_and_records_know_which_of_the_files_they_are_from(tmp_path: Path) -> None:
+    places = [*(("a", line) for line in range(1, 151)), ("b", 1), ("b", 1), ("c", 1), ("c", 1)]
+    places += [("c", 7), ("c", 2), ("a", 1)]  # c a second time
+    source = [Record(index, {}, file, line) for index, (file, line) in enumerate(places)]
+    split = prepare_split(tmp_path, "train", source, encode)
+    expected = [0] * 150 + [1, 1, 2, 2, 2, 3, 4]
+    assert split.file_of_record.tolist() == expected
+    assert split.source_of_row.tolist() == [
+        expected[feature.record] for record in source for feature in encode(record)
+    ]
+
+
+def test_records_that_say_the_same_have_one_hash_in_every_split(tmp_path: Path) -> None:
+    train = texts({"tokens": ["a", "b"], "tags": ["O", "O"]}, {"text": "a", "n": 1, "id": 7})
+    test = texts(
+        {"tokens": ["a", "b"], "tags": ["O", "X"]},
+        {"tokens": ["a b"], "tags": ["O"]},
+        {"n": 1, "text": "a"},
+        {"n": 2, "text": "a"},
+    )
+    first = prepare_split(tmp_path, "train", train, encode).content_of_record
+    other = prepare_split(tmp_path, "test", test, encode).content_of_record
+    assert np.isin(other, first).tolist() == [True, False, True, False]
+    assert len({*first.tolist(), *other.tolist()}) == 4
+
+
+# --- processes ---
+
+
+def test_one_part_is_not_worth_a_process(tmp_path: Path) -> None:
+    split = prepare_split(tmp_path, "train", records(PER_PART), encoding_process, 2)
+    assert split.feature(0).input_ids_T == [os.getpid()]
+
+
+@pytest.mark.parametrize(("cores", "num_processes"), [({0}, 1), ({0, 3}, 2), (set(range(9)), 3)])
+def test_without_a_number_there_is_a_process_per_core_as_far_as_there_are_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: set[int], num_processes: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores)
+    started = FORKED.Barrier(num_processes)
+
+    def in_step(record: Record) -> list[Feature]:
+        if record.index % PER_PART == 0 and record.index // PER_PART < num_processes:
+            started.wait(60)  # each process has a part of its own
+        return encoding_process(record)
+
+    split = prepare_split(tmp_path, "train", records(3 * PER_PART), in_step)
+    processes = {split.feature(row).input_ids_T[0] for row in range(len(split))}
+    assert len(processes) == num_processes
+    assert (os.getpid() in processes) == (num_processes == 1)
 
 
 def test_workers_leave_ctrl_c_and_the_threads_of_tokenizers_to_the_parent(
@@ -97,19 +201,46 @@ def test_workers_leave_ctrl_c_and_the_threads_of_tokenizers_to_the_parent(
     def encode_surroundings(record: Record) -> list[Feature]:
         threads = os.environ["TOKENIZERS_PARALLELISM"] == "true"
         interrupted = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
-        return [Feature(record.index, 0, 1, [int(threads), int(interrupted)], [os.getpid()])]
+        return [Feature(record.index, 0, 1, [int(threads), int(interrupted)], [0])]
 
-    prepare_split(tmp_path, "train", records(10), encode_surroundings, 2)
-    split = PreparedSplit(tmp_path, "train")
+    split = prepare_split(tmp_path, "train", records(PER_PART + 1), encode_surroundings, 2)
     assert split.feature(0).input_ids_T == [0, 0]
-    assert split.feature(0).labels_T != [os.getpid()]
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
 
-@pytest.mark.parametrize("num_workers", [None, 2])
+def test_a_fault_of_encode_comes_through_from_a_worker(tmp_path: Path) -> None:
+    def faulty(record: Record) -> list[Feature]:
+        raise KeyError("no such column")
+
+    with pytest.raises(KeyError, match="no such column"):
+        prepare_split(tmp_path, "train", records(), faulty, 2)
+    assert parts(tmp_path) == []
+
+
+def test_a_worker_that_is_killed_is_told_and_leaves_what_was_done(tmp_path: Path) -> None:
+    def hungry(record: Record) -> list[Feature]:
+        if record.index == 5 * PER_PART:
+            while len(parts(tmp_path)) < 2 * 4:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(record)
+
+    with pytest.raises(Interrupted) as caught:
+        prepare_split(tmp_path, "train", records(), hungry, 2)
+    assert str(caught.value) == (
+        "data.preprocessing_num_workers: one of 2 processes was killed, most likely for want of "
+        "memory; give fewer; what they had done is kept"
+    )
+    assert len(parts(tmp_path)) >= 2 * 4
+
+
+# --- problems ---
+
+
+@WORKERS
 @pytest.mark.parametrize(("every", "num_reported"), [(300, 4), (2, 20)])
 def test_problems_of_many_records_are_reported_at_once_in_order(
-    tmp_path: Path, num_workers: int | None, every: int, num_reported: int
+    tmp_path: Path, num_workers: int, every: int, num_reported: int
 ) -> None:
     def picky(record: Record) -> list[Feature]:
         if record.index % every == 0:
@@ -123,18 +254,35 @@ def test_problems_of_many_records_are_reported_at_once_in_order(
     assert "label out of range; mend it" in str(caught.value)
 
 
-def test_a_fault_of_encode_comes_through_from_a_worker(tmp_path: Path) -> None:
-    def faulty(record: Record) -> list[Feature]:
-        raise KeyError("no such column")
+@WORKERS
+def test_what_a_stream_refuses_at_its_end_comes_with_what_encode_does(
+    tmp_path: Path, num_workers: int
+) -> None:
+    def source() -> Iterator[Record]:
+        yield from records(PER_PART + 10)
+        raise BadInput(Problem("f:3", "no JSON"))
 
-    with pytest.raises(KeyError, match="no such column"):
-        prepare_split(tmp_path, "train", records(), faulty, 2)
+    with pytest.raises(BadInput, match=r"^f:3: no JSON$"):
+        prepare_split(tmp_path, "train", source(), encode, num_workers)
+
+    def picky(record: Record) -> list[Feature]:
+        if record.index in (5, PER_PART + 9):  # one of the part that is cut short
+            raise BadInput(Problem(f"record {record.index}", "too long"))
+        return encode(record)
+
+    with pytest.raises(BadInput) as caught:
+        prepare_split(tmp_path, "validation", source(), picky, num_workers)
+    assert str(caught.value).splitlines() == [
+        "f:3: no JSON",
+        "record 5: too long",
+        f"record {PER_PART + 9}: too long",
+    ]
 
 
 def test_records_are_read_as_workers_free_up_and_not_all_at_once(tmp_path: Path) -> None:
     num_read = 0
 
-    def source() -> Any:
+    def source() -> Iterator[Record]:
         nonlocal num_read
         for record in records(20_000):
             num_read += 1
@@ -145,213 +293,98 @@ def test_records_are_read_as_workers_free_up_and_not_all_at_once(tmp_path: Path)
 
     with pytest.raises(BadInput):
         prepare_split(tmp_path, "train", source(), always_wrong, 2)
-    assert num_read < 3000
+    assert num_read <= 7 * PER_PART  # three parts for each of two processes, and the one in work
 
 
-@pytest.mark.parametrize("source", [[], records(3)])
-def test_a_split_without_a_sample_is_refused(tmp_path: Path, source: list[Record]) -> None:
-    with pytest.raises(BadInput, match="validation: has no sample"):
-        prepare_split(tmp_path, "validation", source, lambda record: [])
+# --- going on ---
 
 
-# --- fingerprints ---
+def counting(path: Path) -> Callable[[Record], list[Feature]]:
+    """`encode`, which notes in a file whom it has encoded, whichever process calls it."""
+
+    def counted(record: Record) -> list[Feature]:
+        with path.open("a") as file:
+            file.write(f"{record.index}\n")
+        return encode(record)
+
+    return counted
 
 
-def test_a_fingerprint_changes_with_options_names_and_contents_only(tmp_path: Path) -> None:
-    file, copy = tmp_path / "a.txt", tmp_path / "b.txt"
-    file.write_text("one")
-    copy.write_text("one")
-    first = fingerprint({"length": 128, "names": {"b": 1, "a": 2}}, [file])
-    assert first == fingerprint({"names": {"a": 2, "b": 1}, "length": 128}, [str(file)])
-    assert len(first) == 64
-    others = [
-        fingerprint({"length": 129, "names": {"b": 1, "a": 2}}, [file]),
-        fingerprint({"length": 128, "names": {"b": 1, "a": 2}}, [copy]),
-        fingerprint({"length": 128, "names": {"b": 1, "a": 2}}, [file, copy]),
-    ]
-    os.utime(file, (0, 0))
-    assert first == fingerprint({"length": 128, "names": {"b": 1, "a": 2}}, [file])
-    file.write_text("One")
-    others.append(fingerprint({"length": 128, "names": {"b": 1, "a": 2}}, [file]))
-    assert len({first, *others}) == 5
-
-
-def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput) as caught:
-        fingerprint({}, [tmp_path / "missing.txt", tmp_path])
-    assert str(caught.value).splitlines() == [
-        f"{tmp_path}/missing.txt: cannot be read: No such file or directory",
-        f"{tmp_path}: cannot be read: Is a directory",
-    ]
-
-
-# --- the cache ---
-
-
-def test_the_place_of_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/u")
-    for name in ("BIGFT_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    assert cache_root() == Path("/home/u/.cache/bigft/prepared")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_root() == Path("/xdg/bigft/prepared")
-    monkeypatch.setenv("BIGFT_CACHE", "~/space")
-    assert cache_root() == Path("/home/u/space/prepared")
-
-
-def test_a_committed_directory_is_not_built_again(tmp_path: Path) -> None:
-    root = tmp_path / "cache"
-    assert prepared(root, PRINT, build) == root / PRINT
-    assert prepared(root, PRINT, lambda directory: pytest.fail("built again")) == root / PRINT
-    assert_whole(root / PRINT)
-    assert entries(root) == {PRINT, f"{PRINT}.lock"}
-
-
-def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
-    def half(directory: Path) -> None:
-        (directory / "some").write_text("bytes")
-        raise BadInput(Problem("train.txt:3", "malformed"))
-
-    with pytest.raises(BadInput, match=r"train\.txt:3: malformed"):
-        prepared(tmp_path, PRINT, half)
-    assert entries(tmp_path) == {f"{PRINT}.lock"}
+def encoded(path: Path) -> Counter[int]:
+    return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("locks", [True, False])
-def test_processes_that_prepare_at_once_end_with_one_whole_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
-) -> None:
-    def no_locks(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    if not locks:
-        monkeypatch.setattr(fcntl, "flock", no_locks)
-    num_built, start = FORKED.Value("i", 0), FORKED.Barrier(4)
-
-    def build_counted(directory: Path) -> None:
-        with num_built.get_lock():
-            num_built.value += 1
-        build(directory)
-        time.sleep(0.2)
-
-    def run() -> None:
-        start.wait()
-        assert_whole(prepared(tmp_path, PRINT, build_counted))
-
-    processes = [FORKED.Process(target=run) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert num_built.value == (1 if locks else 4)
-    assert entries(tmp_path) == {PRINT, f"{PRINT}.lock"}
-    assert_whole(tmp_path / PRINT)
-
-
-@pytest.mark.distributed
-def test_a_killed_builder_frees_the_lock_and_the_next_one_succeeds(tmp_path: Path) -> None:
-    begun = FORKED.Event()
-
-    def encode_for_ever(record: Record) -> list[Feature]:
-        begun.set()
-        time.sleep(600)
-        return []
-
-    def never_ends(directory: Path) -> None:
-        prepare_split(directory, "train", records(), encode_for_ever, num_workers=2)
-
-    process = FORKED.Process(target=prepared, args=(tmp_path, PRINT, never_ends))
-    process.start()
-    assert begun.wait(60)
-    killed(process)
-    assert not (tmp_path / PRINT).exists()
-
-    # In a process of its own: its workers' orphans would hold the lock, and this would never end.
-    second = FORKED.Process(target=prepared, args=(tmp_path, PRINT, build))
-    second.start()
-    second.join(30)
-    assert second.exitcode == 0
-    assert_whole(tmp_path / PRINT)
-
-
-def test_only_directories_left_for_a_day_are_removed(tmp_path: Path) -> None:
-    for name, age in [("old", STALE_SECONDS + 60), ("young", 60), ("busy", STALE_SECONDS + 60)]:
-        directory = tmp_path / f".tmp-x-host-1-{name}"
-        directory.mkdir()
-        (directory / "file").write_text("")
-        then = time.time() - age
-        os.utime(directory, (then, then))
-        if name != "busy":  # its file is still being written
-            os.utime(directory / "file", (then, then))
-    prepared(tmp_path, PRINT, build)
-    left = {name for name in entries(tmp_path) if name.startswith(".tmp")}
-    assert left == {".tmp-x-host-1-young", ".tmp-x-host-1-busy"}
-
-
-def truncate(directory: Path) -> None:
-    os.truncate(directory / "train-features.arrow", 5000)
-
-
-def overwrite_footer(directory: Path) -> None:
-    path = directory / "train-records.arrow"
-    path.write_bytes(path.read_bytes()[:-200] + bytes(200))
-
-
-def truncate_labels(directory: Path) -> None:
-    os.truncate(directory / "labels.json", 5)
-
-
-def remove_file(directory: Path) -> None:
-    (directory / "train-records.arrow").unlink()
-
-
-def cut_meta(directory: Path) -> None:
-    os.truncate(directory / "meta.json", 10)
-
-
-def state_other_rows(directory: Path) -> None:
-    meta = json.loads((directory / "meta.json").read_text())
-    meta["files"]["train-records.arrow"]["rows"] += 1
-    (directory / "meta.json").write_text(json.dumps(meta))
-
-
 @pytest.mark.parametrize(
-    "damage",
-    [truncate, overwrite_footer, truncate_labels, remove_file, cut_meta, state_other_rows],
+    ("num_workers", "whole"),
+    # The second worker is given two parts for each of the two, beside the one that is stuck.
+    [(1, {0, 1, 2, 3}), (2, {0, 1, 2, 3, 5, 6, 7, 8})],
 )
-def test_a_damaged_directory_is_prepared_again_with_a_warning(
-    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+def test_a_killed_preparation_goes_on_behind_its_whole_parts(
+    tmp_path: Path, num_workers: int, whole: set[int]
 ) -> None:
-    damage(prepared(tmp_path, PRINT, build))
-    with caplog.at_level(logging.WARNING):
-        assert_whole(prepared(tmp_path, PRINT, build))
-    assert "is damaged: preparing the data again" in caplog.text
-    assert entries(tmp_path) == {PRINT, f"{PRINT}.lock"}
+    log, root = tmp_path / "log", tmp_path / "cache"
+
+    def gets_stuck(record: Record) -> list[Feature]:
+        if record.index == 4 * PER_PART + 50:
+            time.sleep(600)
+        return encode(record)
+
+    def prepare_with(encode: Any) -> Path:
+        return prepared(
+            root,
+            PRINT,
+            lambda directory: prepare_split(directory, "train", records(), encode, num_workers),
+        )
+
+    process = FORKED.Process(target=prepare_with, args=(gets_stuck,))
+    process.start()
+    left: set[int] = set()
+    while left != whole:
+        time.sleep(0.01)
+        paths = (root / f".tmp-{PRINT}").glob("[!.]*-features.arrow")
+        left = {int(path.name.split("-")[1]) for path in paths}
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+    split = PreparedSplit(prepare_with(counting(log)), "train")
+    assert encoded(log) == Counter(i for i in range(NUM_RECORDS) if i // PER_PART not in whole)
+    assert [split.record(index) for index in range(split.num_records)] == records()
+    assert split.lengths.tolist() == [f.length for r in records() for f in encode(r)]
 
 
-def test_a_place_that_cannot_be_written_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    root = tmp_path / "file" / "prepared"
-    with pytest.raises(BadInput, match="Not a directory; set BIGFT_CACHE to") as caught:
-        prepared(root, PRINT, build)
-    assert str(caught.value).startswith(f"{root}: prepared data cannot be written")
+def cut_features(directory: Path) -> None:
+    os.truncate(directory / "train-000001-features.arrow", 900)
 
 
-def test_a_full_disk_is_refused_with_the_way_out_and_leaves_nothing(tmp_path: Path) -> None:
-    def full(directory: Path) -> None:
-        (directory / "some").write_text("bytes")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(BadInput, match="No space left on device; set BIGFT_CACHE"):
-        prepared(tmp_path, PRINT, full)
-    assert entries(tmp_path) == {f"{PRINT}.lock"}
+def remove_features(directory: Path) -> None:
+    (directory / "train-000001-features.arrow").unlink()
 
 
-def test_a_data_file_without_permission_is_not_blamed_on_the_cache(tmp_path: Path) -> None:
-    def forbidden(directory: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "/data/train.txt")
+def cut_records(directory: Path) -> None:
+    os.truncate(directory / "train-000001-records.arrow", 900)
 
-    with pytest.raises(PermissionError, match=r"/data/train\.txt"):
-        prepared(tmp_path, PRINT, forbidden)
+
+@pytest.mark.parametrize("damage", [cut_features, remove_features, cut_records])
+def test_a_part_that_is_not_whole_is_encoded_again(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    directory = tmp_path / "split"
+    directory.mkdir()
+    prepare_split(directory, "train", records(), encode)
+    damage(directory)
+    prepare_split(directory, "train", records(), counting(tmp_path / "log"))
+    assert encoded(tmp_path / "log") == Counter(range(PER_PART, 2 * PER_PART))
+
+
+def test_parts_of_other_records_are_not_taken_over(tmp_path: Path) -> None:
+    """A data set of the hub may change under its name between two attempts."""
+    directory = tmp_path / "split"
+    directory.mkdir()
+    prepare_split(directory, "train", records(), encode)
+    fewer = records(3 * PER_PART)
+    fewer[PER_PART + 5] = Record(PER_PART + 5, {"text": "new"}, "dir/a\udcff.txt", PER_PART + 6)
+    split = prepare_split(directory, "train", fewer, counting(tmp_path / "log"))
+    assert encoded(tmp_path / "log") == Counter(range(PER_PART, 2 * PER_PART))
+    assert [split.record(index) for index in range(split.num_records)] == fewer

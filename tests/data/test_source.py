@@ -10,7 +10,7 @@ import pytest
 
 from bigft.config.errors import BadInput
 from bigft.config.sections import DataConfig
-from bigft.data.source import SPLITS, files_of, input_files, read_split
+from bigft.data.source import SPLITS, files_of, input_files, read_split, stream_split
 
 
 def data(**keys: Any) -> DataConfig:
@@ -42,10 +42,32 @@ def test_the_files_of_each_split_are_read_in_order(tmp_path: Path) -> None:
     assert [(r.index, r.file, r.line) for r in train] == [(0, b, 1), (1, a, 1), (2, a, 2)]
 
 
-def test_only_training_samples_are_limited(tmp_path: Path) -> None:
+def test_samples_to_train_on_and_to_evaluate_on_are_limited_apart(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", "a", "b", "c")
-    config = data(train_file=file, validation_file=file, test_file=file, max_train_samples=2)
+    files = {"train_file": file, "validation_file": file, "test_file": file}
+    config = data(**files, max_train_samples=2)
     assert [words(config, split) for split in SPLITS] == [["a", "b"], list("abc"), list("abc")]
+    config = data(**files, max_eval_samples=1)
+    assert [words(config, split) for split in SPLITS] == [list("abc"), ["a"], ["a"]]
+
+
+def test_a_stream_gives_what_it_has_read_and_its_problems_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": }\n{"a": 3}\n')
+    config = data(train_file=str(tmp_path / "a.jsonl"))
+    assert stream_split(config, "test") is None
+    stream = stream_split(config, "train")
+    assert stream is not None
+    assert [next(stream).fields, next(stream).fields] == [{"a": 1}, {"a": 3}]
+    with pytest.raises(BadInput, match=r"a\.jsonl:2:7: no JSON"):
+        next(stream)
+
+
+def test_what_a_sample_of_text_is_comes_from_the_config(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One line.\nAnother one of it.\n\nA second.\n")
+    for sample_by, num_samples in [("line", 3), ("paragraph", 2), ("document", 1)]:
+        records = read_split(data(train_file=str(tmp_path / "a.txt"), sample_by=sample_by), "train")
+        assert records is not None
+        assert len(records) == num_samples
 
 
 def test_the_format_that_is_asked_for_is_used(tmp_path: Path) -> None:
@@ -108,6 +130,9 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_data_sets_splits_are_those_it_has(directory: str) -> None:
     config = data(dataset_name=directory, max_train_samples=2)
     assert [words(config, split) for split in SPLITS] == [["a", "b"], None, ["d"]]
+    stream = stream_split(config, "train")
+    assert stream is not None
+    assert next(stream).fields["tokens"] == ["a"]
 
 
 def test_a_data_set_that_is_not_there_is_refused_by_its_key(

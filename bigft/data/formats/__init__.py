@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from bigft.data.formats.arrow import read_hub
+from bigft.data.formats.arrow import stream_hub
 from bigft.data.formats.base import ReadOptions
 from bigft.data.formats.detect import detect_format
-from bigft.data.formats.read import FORMATS, read_records
+from bigft.data.formats.read import FORMATS, read_records, stream_records
 
 __all__ = [
     "FORMATS",
     "ReadOptions",
     "detect_format",
-    "read_hub",
     "read_records",
+    "stream_hub",
+    "stream_records",
 ]

@@ -13,6 +13,8 @@ from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import ReadOptions, Row
 from bigft.data.records import Record
 
+ROWS_AT_ONCE = 1024
+
 if TYPE_CHECKING:
     import datasets
 
@@ -25,7 +27,7 @@ def read_parquet(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             features = datasets.Features.from_arrow_schema(file.schema_arrow)
-            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            rows = (row for batch in file.iter_batches(ROWS_AT_ONCE) for row in batch.to_pylist())
             yield from _named(rows, features)
     except (pyarrow.ArrowException, OSError) as error:
         raise BadInput(Problem(path, f"no readable Parquet file ({error})")) from error
@@ -45,14 +47,14 @@ def read_datasets(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
     yield from _named(loaded, loaded.features)
 
 
-def read_hub(
+def stream_hub(
     dataset_name: str,
     config_name: str | None,
     revision: str | None,
     split: str,
     options: ReadOptions,
-) -> list[Record]:
-    """Records of one split of a data set of the hub, or of a directory that looks like one.
+) -> Iterator[Record]:
+    """Yields one split of a data set of the hub, or of a directory that looks like one.
 
     A record's file is `dataset_name[split]`. Raises BadInput naming the key of `data` to mend.
     """
@@ -64,7 +66,8 @@ def read_hub(
     if options.max_samples is not None:
         rows = rows.select(range(min(options.max_samples, len(rows))))
     file = f"{dataset_name}[{split}]"
-    return [Record(row.line - 1, row.fields, file, row.line) for row in _named(rows, rows.features)]
+    for row in _named(rows, rows.features):
+        yield Record(row.line - 1, row.fields, file, row.line)
 
 
 def _load_hub(

@@ -21,12 +21,14 @@ class ReadOptions:
     format: a key of FORMATS, or "auto".
     text_column_name, label_column_name: a field's name or a column's 0-based number; None means
         the format's default (CoNLL: first and last; CoNLL-U: form and upos).
+    sample_by: what one sample of a plain text is: "line", "paragraph" or "document".
     max_samples: read no more than so many records; None reads all.
     """
 
     format: str = "auto"
     text_column_name: str | int | None = None
     label_column_name: str | int | None = None
+    sample_by: str = "line"
     max_samples: int | None = None
 
 
@@ -37,8 +39,10 @@ class Row(NamedTuple):
     fields: dict[str, Any]
 
 
-Reader: TypeAlias = Callable[[str, ReadOptions], Iterator[Row | Problem]]
-"""Yields the rows of one file, and a Problem in place of what it cannot read.
+Reader: TypeAlias = Callable[..., Iterator[Row | Problem]]
+"""reader(path, options), of a format of file pairs reader(source, target, options).
+
+Yields the rows, and a Problem in place of what it cannot read; holds a few rows at a time.
 
 Raises BadInput where nothing of the file can be read.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem
@@ -13,11 +14,13 @@ PARQUET_MAGIC = b"PAR1"
 DATASET_FILES = ("dataset_info.json", "state.json", "dataset_dict.json")
 SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 SUFFIXES |= {".conllu": "conllu", ".conllup": "conllu", ".parquet": "parquet"}
+SUFFIXES |= {".csv": "csv", ".tsv": "tsv", ".txt": "text"}
 
 # "{" and "[" are tokens too, so the character after the bracket counts.
 JSON_ARRAY = re.compile(rb"\s*\[\s*[{\]]")
 JSON_OBJECT = re.compile(rb'\s*\{\s*["}]')
 CONLLU_WORD = re.compile(rb"\d+([-.]\d+)?(\t[^\t]+){9}\r?\n?")
+MOST = 0.9  # of the lines: a CoNLL file may have some that are broken
 HEAD = 65536  # bytes to look at: more than the comments ahead of a first sentence
 
 
@@ -38,7 +41,14 @@ def detect_format(path: str) -> str:
     if JSON_OBJECT.match(head):
         return _json_or_jsonl(place)
     suffix = SUFFIXES.get(place.suffix.lower(), "")
-    return "conllu" if _is_conllu(head) else suffix or "conll"
+    if suffix == "csv":
+        return suffix
+    if _is_conllu(head):
+        return "conllu"
+    # Both suffixes are those of many CoNLL files, too.
+    if (suffix == "tsv" and _has_break(head)) or (suffix == "text" and _has_columns(head)):
+        return "conll"
+    return suffix or "conll"
 
 
 def _json_or_jsonl(place: Path) -> str:
@@ -48,7 +58,7 @@ def _json_or_jsonl(place: Path) -> str:
     try:
         value = json.loads(first)
     except ValueError:
-        return SUFFIXES.get(place.suffix.lower(), "json")
+        return "jsonl" if SUFFIXES.get(place.suffix.lower()) == "jsonl" else "json"
     return "json" if isinstance(value.get("data"), list) else "jsonl"
 
 
@@ -60,3 +70,17 @@ def _is_conllu(head: bytes) -> bool:
         if line.strip() and not line.startswith(b"#"):
             return CONLLU_WORD.fullmatch(line) is not None
     return False
+
+
+def _has_break(head: bytes) -> bool:
+    """Whether an empty line ends a sentence; the table of a TSV file has none."""
+    return any(not line.strip() for line in head.strip().splitlines())
+
+
+def _has_columns(head: bytes) -> bool:
+    """Whether the lines have equally many columns, two at least; those of a text differ."""
+    lines = [line for line in head.splitlines() if line.strip() and not line.startswith(b"#")]
+    separator = b"\t" if lines and b"\t" in lines[0] else None
+    counts = Counter(len(line.split(separator)) for line in lines)
+    counts.pop(1, None)
+    return bool(counts) and max(counts.values()) >= MOST * len(lines)

@@ -21,10 +21,11 @@ class _RepeatedKey(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if repeated:
-        raise _RepeatedKey(f"the key {repeated[0]!r} stands twice in one object")
-    return dict(pairs)
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise _RepeatedKey(f"the key {repeated!r} stands twice in one object")
+    return fields
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.arrow import read_datasets, read_parquet
@@ -17,6 +17,8 @@ from bigft.data.formats.base import (
 from bigft.data.formats.columns import read_conll, read_conllu
 from bigft.data.formats.detect import detect_format
 from bigft.data.formats.json_rows import read_json, read_jsonl
+from bigft.data.formats.tables import read_csv, read_tsv
+from bigft.data.formats.text import read_parallel, read_text
 from bigft.data.records import Record
 
 FORMATS: dict[str, Reader] = {
@@ -26,46 +28,66 @@ FORMATS: dict[str, Reader] = {
     "jsonl": read_jsonl,
     "parquet": read_parquet,
     "datasets": read_datasets,
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "text": read_text,
+    "parallel": read_parallel,
 }
 
 
 def read_records(files: Sequence[str], options: ReadOptions) -> list[Record]:
-    """The records of all files in order; their indices run on over the files.
+    """All that `stream_records` yields, at once. Raises what it raises."""
+    return list(stream_records(files, options))
 
-    Raises BadInput with up to MAX_PROBLEMS problems of each file.
+
+def stream_records(files: Sequence[str], options: ReadOptions) -> Iterator[Record]:
+    """Yields the records of all files in order, as they are read; their indices run on.
+
+    Raises BadInput at its end, with up to MAX_PROBLEMS problems of each file. A file is not read
+    on behind those.
     """
-    records: list[Record] = []
+    index = 0
     problems: list[Problem] = []
-    for file in files:
-        if len(records) == options.max_samples:
+    for paths in _sources(files, options.format):
+        if index == options.max_samples:
             break
+        before = index
         found: list[Problem] = []
         try:
-            _read_file(file, options, records, found)
+            for item in _items(paths, options):
+                if isinstance(item, Problem):
+                    found.append(item)
+                    if len(found) > MAX_PROBLEMS:
+                        break
+                else:
+                    yield Record(index, item.fields, paths[0], item.line)
+                    index += 1
+                    if index == options.max_samples:
+                        break
+            if index == before and not found:
+                name = detect_format(paths[0]) if options.format == "auto" else options.format
+                found.append(Problem(paths[0], f"no sample in it (read as {name})"))
         except BadInput as error:
             found += error.problems
         except OSError as error:
-            found.append(Problem(file, f"cannot be read ({error.strerror})"))
-        problems += capped(found, file)
+            found.append(Problem(paths[0], f"cannot be read ({error.strerror})"))
+        problems += capped(found, paths[0])
     if problems:
         raise BadInput(problems)
-    return records
 
 
-def _read_file(
-    file: str, options: ReadOptions, records: list[Record], problems: list[Problem]
-) -> None:
-    name = detect_format(file) if options.format == "auto" else options.format
-    check_path(file, directory=name == "datasets")
-    before = len(records)
-    for item in FORMATS[name](file, options):
-        if isinstance(item, Row):
-            records.append(Record(len(records), item.fields, file, item.line))
-            if len(records) == options.max_samples:
-                break
-        else:
-            problems.append(item)
-            if len(problems) > MAX_PROBLEMS:
-                break
-    if len(records) == before and not problems:
-        problems.append(Problem(file, f"no sample in it (read as {name})"))
+def _sources(files: Sequence[str], format: str) -> list[tuple[str, ...]]:
+    """The files that are read together: each by itself, or in pairs."""
+    if format != "parallel":
+        return [(file,) for file in files]
+    if len(files) % 2:
+        found = f"no partner for it: {len(files)} files do not make pairs"
+        raise BadInput(Problem(files[-1], found, "name source, target, source, target, ..."))
+    return list(zip(files[::2], files[1::2], strict=True))
+
+
+def _items(paths: tuple[str, ...], options: ReadOptions) -> Iterator[Row | Problem]:
+    name = detect_format(paths[0]) if options.format == "auto" else options.format
+    for path in paths:
+        check_path(path, directory=name == "datasets")
+    return FORMATS[name](*paths, options)

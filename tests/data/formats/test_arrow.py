@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bigft.config.errors import BadInput
-from bigft.data.formats import ReadOptions, read_hub, read_records
+from bigft.data.formats import ReadOptions, read_records, stream_hub
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -113,14 +113,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_hub_split_is_read(hub: str) -> None:
-    records = read_hub(hub, None, None, "train", ReadOptions())
+    records = list(stream_hub(hub, None, None, "train", ReadOptions()))
     assert [record.fields for record in records] == [{"text": "x"}, {"text": "y"}]
     assert [record.where for record in records] == [f"{hub}[train]:1", f"{hub}[train]:2"]
-    assert len(read_hub(hub, None, None, "train", ReadOptions(max_samples=1))) == 1
+    assert len(list(stream_hub(hub, None, None, "train", ReadOptions(max_samples=1)))) == 1
 
 
 def test_an_absent_split_names_the_others(hub: str) -> None:
-    message = refusal(lambda: read_hub(hub, None, None, "validation", ReadOptions()))
+    message = refusal(lambda: list(stream_hub(hub, None, None, "validation", ReadOptions())))
     assert message == (
         f"data.dataset_name: {hub!r} has no split validation; it has train, test; "
         "name its files instead"
@@ -138,7 +138,7 @@ def test_what_cannot_be_loaded_is_refused_by_its_key(
     hub: str, name: str, config: str | None, why: str
 ) -> None:
     name = name.format(hub=hub)
-    message = refusal(lambda: read_hub(name, config, None, "train", ReadOptions()))
+    message = refusal(lambda: list(stream_hub(name, config, None, "train", ReadOptions())))
     assert message.startswith(f"data.dataset_name: {name!r} cannot be loaded (")
     assert why in message
     assert message.endswith("; mend it, data.dataset_config_name or data.dataset_revision")
@@ -148,5 +148,5 @@ def test_a_saved_directory_is_no_hub_data_set(dataset: Any, tmp_path: Path) -> N
     dataset.save_to_disk(tmp_path / "saved")
     name = str(tmp_path / "saved")
     assert "that `save_to_disk` wrote; name it as data.train_file" in refusal(
-        lambda: read_hub(name, None, None, "train", ReadOptions())
+        lambda: list(stream_hub(name, None, None, "train", ReadOptions()))
     )

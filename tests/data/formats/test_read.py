@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from bigft.config.errors import BadInput
-from bigft.data.formats import FORMATS, ReadOptions, columns, detect_format, read_records
+from bigft.data.formats import (
+    FORMATS,
+    ReadOptions,
+    columns,
+    detect_format,
+    json_rows,
+    read_records,
+    stream_records,
+    tables,
+    text,
+)
 from bigft.data.formats.base import text_lines
 
 CONLLU_LINE = "1\tEU\teu\tPROPN\tNNP\t_\t0\troot\t_\t_\n"
@@ -40,6 +51,17 @@ def refusal(*files: Path, **options: object) -> list[str]:
         ("a.jsonl", '{"a": }\n{"a": 2}\n', "jsonl"),
         ("a.json", "[1, 2]", "json"),
         ("a.JSONL", "{a: 1}\n", "jsonl"),
+        ("a.csv", "text,label\n1\tEU\n", "csv"),
+        ("a.csv", CONLLU_LINE, "csv"),
+        ("a.tsv", "text\tlabel\nEU\tB-ORG\n\n", "tsv"),
+        ("a.tsv", "EU\tB-ORG\n\nBonn\tB-LOC\n", "conll"),
+        ("a.tsv", "EU\tB-ORG\n \t\nBonn\tB-LOC\n", "conll"),
+        ("a.txt", "-DOCSTART- O\n\n# id = 1\nEU B-ORG\n" + "a O\n" * 30 + "broken\n", "conll"),
+        ("a.txt", "EU rejects German call\tB\nto boycott\tI\n", "conll"),
+        ("a.txt", "EU rejects German call\nto boycott British lamb .\n", "text"),
+        ("a.txt", "Ein\n\nWort\n\n", "text"),
+        ("a.txt", "我来到北京\n\n他说\n", "text"),
+        ("a.md", "# A title\n\nA text\n", "conll"),
     ],
 )
 def test_content_decides_the_format_then_the_suffix(
@@ -76,8 +98,22 @@ def test_max_samples_holds_over_files_and_reads_no_further(tmp_path: Path) -> No
     assert len(refusal(*map(Path, files))) == 1
 
 
-def test_files_are_read_as_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_text("a O\n\n" * 1000)
+@pytest.mark.parametrize(
+    ("format", "reader", "line"),
+    [
+        ("conll", columns, "a\tO\n\n"),
+        ("conllu", columns, CONLLU_LINE + "\n"),
+        ("jsonl", json_rows, '{"a": 1}\n'),
+        ("csv", tables, "a,b\n"),
+        ("tsv", tables, "a\tb\n"),
+        ("text", text, "a b\n"),
+        ("parallel", text, "a b\n"),
+    ],
+)
+def test_files_are_read_as_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, reader: ModuleType, line: str
+) -> None:
+    (tmp_path / "a").write_text(line * 1000)
     seen = []
 
     def watched(path: str) -> Iterator[object]:
@@ -85,9 +121,27 @@ def test_files_are_read_as_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             seen.append(item)
             yield item
 
-    monkeypatch.setattr(columns, "text_lines", watched)
-    read_records([str(tmp_path / "a")], ReadOptions(max_samples=5))
-    assert len(seen) < 20
+    monkeypatch.setattr(reader, "text_lines", watched)
+    stream = stream_records([str(tmp_path / "a")] * 2, ReadOptions(format=format))
+    for _ in range(5):
+        next(stream)
+    assert 5 <= len(seen) < 20
+
+
+def test_a_stream_ends_with_the_problems_of_all_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a O\n\nb\n\nc O\n")
+    (tmp_path / "b").write_text("d O\n")
+    files = [str(tmp_path / name) for name in ("a", "none", "b")]
+    seen = []
+    with pytest.raises(BadInput) as caught:
+        for record in stream_records(files, ReadOptions()):
+            seen.append(record)
+    assert [(record.index, record.fields["tokens"]) for record in seen] == [
+        (0, ["a"]),
+        (1, ["c"]),
+        (2, ["d"]),
+    ]
+    assert [problem.where for problem in caught.value.problems] == [f"{files[0]}:3", files[1]]
 
 
 # -- bytes ----------------------------------------------------------------------------------------
@@ -144,7 +198,7 @@ def test_a_directory_names_a_file_in_it(tmp_path: Path) -> None:
     assert refusal(tmp_path, format="conll") == told
 
 
-@pytest.mark.parametrize("format", ["auto", "conll", "conllu", "jsonl"])
+@pytest.mark.parametrize("format", ["auto", "conll", "conllu", "jsonl", "text"])
 def test_a_file_without_samples_is_refused(tmp_path: Path, format: str) -> None:
     path = tmp_path / "a"
     path.write_text("\n\t\n")

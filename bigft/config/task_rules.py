@@ -1,0 +1,82 @@
+"""Contradictions of a task with the sections data, optim and model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bigft.config.adapt_rules import LANGUAGE_MODELS
+from bigft.config.clash import Clash
+from bigft.config.sections import RunConfig
+from bigft.config.tasks import CausalLM, Generation, Seq2Seq
+
+
+def task_contradictions(config: RunConfig) -> Iterator[Clash]:
+    task, data = config.task, config.data
+    if isinstance(task, CausalLM):
+        yield from _causal_lm(task)
+    for key, value in (("packing", data.packing), ("chat_template", data.chat_template)):
+        if value and not isinstance(task, CausalLM):
+            what = f"given, but task {task.name} has no use for it"
+            yield Clash((f"data.{key}", "task.name"), what, "leave it out, or train a causal-lm")
+    if data.packing and data.max_seq_length is None:
+        yield Clash(
+            ("data.packing", "data.max_seq_length"),
+            "true, but data.max_seq_length, the length of a row, is not given",
+            "give it: 2048, for example",
+        )
+    if data.format == "parallel" and not isinstance(task, Seq2Seq):
+        yield Clash(
+            ("data.format", "task.name"),
+            f"parallel is of pairs of texts, which task {task.name} does not read",
+            "set task to seq2seq",
+        )
+    if task.name in LANGUAGE_MODELS:
+        given = {
+            "data.label_list": data.label_list is not None,
+            "data.label_all_tokens": data.label_all_tokens,
+            "optim.class_weights": config.optim.class_weights is not None,
+        }
+        for key in [key for key, is_given in given.items() if is_given]:
+            what = f"given, but the targets of task {task.name} are tokens, not labels"
+            yield Clash((key, "task.name"), what, "leave it out")
+    yield from _mixture(config)
+
+
+def _causal_lm(task: CausalLM) -> Iterator[Clash]:
+    if task.mask_history and not task.assistant_only_loss:
+        yield Clash(
+            ("task.mask_history", "task.assistant_only_loss"),
+            "true, but task.assistant_only_loss is false: every token is a target",
+            "set one of them to the other value",
+        )
+    if task.exact_match_pattern is not None and not task.predict_with_generate:
+        yield Clash(
+            ("task.exact_match_pattern", "task.predict_with_generate"),
+            "given, but task.predict_with_generate is false: nothing is generated to compare",
+            "set task.predict_with_generate to true",
+        )
+
+
+def _mixture(config: RunConfig) -> Iterator[Clash]:
+    data = config.data
+    if data.interleave_probs is None:
+        return
+    shares, files = len(data.interleave_probs), len(data.train_file)
+    if shares != files:
+        yield Clash(
+            ("data.interleave_probs", "data.train_file"),
+            f"{shares} shares for {files} files in data.train_file",
+            "give one share for each file",
+        )
+
+
+def generation_remarks(config: RunConfig) -> Iterator[Clash]:
+    """What was said of drawing tokens where none are drawn."""
+    task = config.task
+    if not isinstance(task, CausalLM | Seq2Seq) or task.generation.do_sample:
+        return
+    for key in ("temperature", "top_p"):
+        value = getattr(task.generation, key)
+        if value != Generation.model_fields[key].default:
+            what = f"{value:g} is not used: task.generation.do_sample is false"
+            yield Clash((f"task.generation.{key}", "task.generation.do_sample"), what)

@@ -1,0 +1,113 @@
+"""CSV and TSV: tables of text, a sample a row.
+
+The first row names the columns. Where the config names its columns by number there is no such row,
+and a field's name is the number of its column: "0", "1", ...
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from bigft.config.errors import BadInput, Problem
+from bigft.data.formats.base import ReadOptions, Row, did_you_mean, text_lines
+
+MAX_FIELD = 1 << 24  # characters; a quote that is never closed would take in the whole file
+
+Cells: TypeAlias = Iterator[tuple[int, list[str]] | Problem]
+"""(line that the row begins in, its fields)."""
+
+
+def read_csv(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+    """A quoted field may hold commas, "" for a quote, and line ends, which become LF."""
+    return _rows(path, options, _csv_cells(path), 'put a field that holds commas in "quotes"')
+
+
+def read_tsv(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+    """A field is what stands between two TABs: nothing is quoted, a quote is a character."""
+    return _rows(path, options, _tsv_cells(path), "write a TAB between two fields and nowhere else")
+
+
+def _csv_cells(path: str) -> Cells:
+    unreadable: list[Problem] = []
+
+    def lines() -> Iterator[str]:
+        for item in text_lines(path):
+            if isinstance(item, Problem):
+                unreadable.append(item)
+                yield "\n"  # in its place, so that the reader's count of lines stays right
+            else:
+                yield item[1] + "\n"
+
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.reader(lines(), strict=True)
+    while True:
+        begin = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            found = f"no CSV ({str(error).partition(' - ')[0]})"
+            mend = 'close every quote, and write "" for a quote within a quoted field'
+            yield Problem(f"{path}:{begin}", found, mend)
+            return  # where the next row begins cannot be told
+        if unreadable:
+            yield from unreadable
+            unreadable.clear()
+        elif cells:
+            yield begin, cells
+        if cells is None:
+            return
+
+
+def _tsv_cells(path: str) -> Cells:
+    for item in text_lines(path):
+        if isinstance(item, Problem):
+            yield item
+        elif "\r" in item[1]:
+            where = f"{path}:{item[0]}"
+            yield Problem(where, "a carriage return within the line", "end lines with LF or CRLF")
+        elif item[1]:
+            yield item[0], item[1].split("\t")
+
+
+def _rows(path: str, options: ReadOptions, table: Cells, mend: str) -> Iterator[Row | Problem]:
+    names: list[str] = []
+    for item in table:
+        if isinstance(item, Problem):
+            yield item
+            if not names:
+                return
+            continue
+        line, cells = item
+        if not names:
+            numbered = isinstance(options.text_column_name, int) or isinstance(
+                options.label_column_name, int
+            )
+            names = [str(number) for number in range(len(cells))] if numbered else cells
+            if problems := [*_repeated(f"{path}:{line}", names), *_absent(path, options, names)]:
+                raise BadInput(problems)
+            if not numbered:
+                continue
+        if len(cells) == len(names):
+            yield Row(line, dict(zip(names, cells, strict=True)))
+        else:
+            plural = "s" * (len(cells) != 1)
+            found = f"{len(cells)} field{plural} where the first row has {len(names)}"
+            yield Problem(f"{path}:{line}", found, mend)
+
+
+def _repeated(where: str, names: Sequence[str]) -> Iterator[Problem]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield Problem(where, f"{count} columns are named {name!r}", "rename all but one")
+
+
+def _absent(path: str, options: ReadOptions, names: Sequence[str]) -> Iterator[Problem]:
+    for option in ("text_column_name", "label_column_name"):
+        column = getattr(options, option)
+        if column is not None and str(column) not in names:
+            mend = did_you_mean(str(column), names) or "write one of these"
+            found = f"no column {column!r}; there are {', '.join(names)}"
+            yield Problem(f"{path}: data.{option}", found, mend)

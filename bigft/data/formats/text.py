@@ -1,0 +1,57 @@
+"""Plain text: files whose lines are samples, paragraphs or one document, and files in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from bigft.config.errors import Problem
+from bigft.data.formats.base import ReadOptions, Row, text_lines
+
+
+def read_text(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+    """{"text"} of each line that is not blank, of each paragraph, or of the whole file.
+
+    Blank lines separate paragraphs; those within a document are part of it.
+    """
+    by = options.sample_by
+    begin = 0
+    sample: list[str] = []
+    for item in text_lines(path):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        number, line = item
+        is_blank = not line.strip()
+        if not is_blank or (sample and by == "document"):
+            begin = begin if sample else number
+            sample.append(line)
+        if sample and (by == "line" or (is_blank and by == "paragraph")):
+            yield Row(begin, {"text": "\n".join(sample)})
+            sample = []
+    if sample:
+        yield Row(begin, {"text": "\n".join(sample).rstrip("\n")})
+
+
+def read_parallel(source: str, target: str, options: ReadOptions) -> Iterator[Row | Problem]:
+    """{"source", "target"} of each line of two files; lines that are blank in both are skipped."""
+    sides = (source, target)
+    pairs = zip_longest(text_lines(source), text_lines(target))
+    for number, pair in enumerate(pairs, 1):
+        if None in pair:
+            ended = pair.index(None)
+            found = f"{sides[ended]} has {number - 1} lines and no partner for this one"
+            mend = "line n of one must translate line n of the other"
+            yield Problem(f"{sides[1 - ended]}:{number}", found, mend)
+            return
+        if problems := [item for item in pair if isinstance(item, Problem)]:
+            yield from problems
+            continue
+        texts = [item[1] for item in pair if isinstance(item, tuple)]
+        blank = [side for side, text in zip(sides, texts, strict=True) if not text.strip()]
+        if len(blank) == 1:
+            (other,) = {*sides} - {*blank}
+            found = f"an empty line where {other} has text"
+            yield Problem(f"{blank[0]}:{number}", found, "translate it, or delete both lines")
+        elif not blank:
+            yield Row(number, dict(zip(("source", "target"), texts, strict=True)))

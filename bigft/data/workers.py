@@ -1,0 +1,100 @@
+"""Work on a stream of items in forked processes, in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import chain, islice
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from bigft.config.errors import Problem
+from bigft.data.cache import Interrupted
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def map_in_order(
+    work: Callable[[Item], Result], items: Iterator[Item], num_workers: int
+) -> Generator[Result, None, None]:
+    """Yields work(item) of every item in their order; three items per process are held at most.
+
+    Processes are forked where there is more than one item, and no more of them than items. Close
+    the generator to end them early.
+    Raises Interrupted if one is killed, and what `work` raises.
+    """
+    ahead = list(islice(items, num_workers))
+    num_workers = len(ahead)
+    items = chain(ahead, items)
+    del ahead  # or it would be held for as long as all that follows takes
+    if num_workers < 2:
+        yield from map(work, items)
+        return
+    # Forked: a worker starts at once, without importing transformers again.
+    context = multiprocessing.get_context("fork")
+    with (
+        _environment("TOKENIZERS_PARALLELISM", "false"),  # its threads do not survive a fork
+        ProcessPoolExecutor(num_workers, context, _start_worker, (work,)) as pool,
+    ):
+        waiting: deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(_work_in_worker, item))
+                if len(waiting) > 2 * num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            found = f"one of {num_workers} processes was killed, most likely for want of memory"
+            mend = "give fewer; what they had done is kept"
+            raise Interrupted(Problem("data.preprocessing_num_workers", found, mend)) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_work: Callable[[Any], Any]
+
+
+def _start_worker(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _work_in_worker(item: Any) -> Any:
+    return _work(item)
+
+
+def _exit_with_parent() -> None:
+    """A worker that outlived a killed parent would hold the inherited lock for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
