@@ -5,12 +5,19 @@ No accelerator is touched: it may run on a machine that has none.
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from bigft.cli.arguments import add_config_arguments, count, read_config
 from bigft.config.errors import Problem, collect
 from bigft.config.sections import RunConfig
 from bigft.runtime.launcher import Launch, free_port
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+SAMPLES = 2
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,12 +30,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     loaded = read_config(args)
     with loaded.located():
-        print("\n".join(describe(loaded.config, args.nproc)))
+        lines = describe(loaded.config, args.nproc, coloured=sys.stdout.isatty())
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for line in lines:
+        console.print(line)
     return 0
 
 
-def describe(config: RunConfig, nproc: int) -> list[str]:
+def describe(config: RunConfig, nproc: int, coloured: bool) -> list[str | Text]:
     """What the run would do, a line each. Raises BadInput if it would be refused."""
+    from bigft.cli.preview import histogram, samples
     from bigft.runtime.machine import check_accelerators
     from bigft.training.build import global_batch
     from bigft.training.preflight import preflight
@@ -38,13 +51,22 @@ def describe(config: RunConfig, nproc: int) -> list[str]:
     with collect(elsewhere):
         check_accelerators(config.train, launch)
     prepared = preflight(config, launch, here=False)
-    lines = []
+    lines: list[str | Text] = []
     for name, split in prepared.splits.items():
         lines.append(
             f"{name}: {split.num_records:,} records, {len(split):,} rows, "
             f"{split.lengths.sum():,} tokens (longest {split.lengths.max()}), "
             f"{split.num_targets.sum():,} targets"
         )
+        lines += histogram(split.lengths)
+        if lost := int(split.lost_targets.sum()):
+            share = lost / (lost + int(split.num_targets.sum()))
+            lines.append(f"  truncation costs {lost:,} targets ({share:.1%})")
+    train = prepared.splits["train"]
+    shown = [train.feature(row) for row in range(min(SAMPLES, len(train)))]
+    how = "coloured" if coloured else "between \u27e6 and \u27e7"
+    lines.append(f"the first rows of train, targets {how}:")
+    lines += samples(prepared.task, shown, coloured)
     if prepared.task.labels:
         lines.append(f"labels: {', '.join(prepared.task.labels)}")
     batch = global_batch(config, nproc)

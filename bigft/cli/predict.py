@@ -1,4 +1,4 @@
-"""`bigft predict RUN --text ...`: a run's answers, one JSON object a line."""
+"""`bigft predict RUN --text ...`: a run's answers, one JSON object a line; `--chat`: a talk."""
 
 from __future__ import annotations
 
@@ -7,29 +7,52 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from bigft.cli.arguments import count
 from bigft.config.errors import BadInput, Problem
+from bigft.config.load import load_config
 from bigft.runtime.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from bigft.data.records import Record
+    from bigft.tasks.protocol import Task
+    from bigft.training.trained import Trained
+
+SETTABLE = "task.generation."
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run directory (train.output_dir)")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar=f"{SETTABLE}key=value",
+        help="put over the run's config (max_new_tokens, temperature, ...)",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--text", action="append", help="a text; may be given several times")
-    source.add_argument("--file", type=Path, help="one text a line, or JSONL with `text`")
+    source.add_argument(
+        "--file",
+        type=Path,
+        help="one text a line, or JSONL with `text` (causal-lm: or `messages`, `prompt`, "
+        "`instruction`)",
+    )
+    source.add_argument("--chat", action="store_true", help="talk with a causal-lm")
     parser.add_argument("--output", type=Path, help="a file instead of stdout")
     parser.add_argument("--batch-size", type=count, metavar="N", help="rows of a forward")
 
 
 def run(args: Namespace) -> int:
-    from bigft.training.trained import Trained
+    _check(args)
+    lines = None if args.chat else _lines_of(args)
+    trained = _trained(RunDirectory(args.run), args.overrides)
+    if lines is None:
+        from bigft.cli.chat import chat
 
-    texts = _texts(args)
-    trained = Trained.load(RunDirectory(args.run))
+        return chat(trained)
     batch_size = args.batch_size or trained.config.train.per_device_eval_batch_size
-    records = (trained.task.text_record(text, index) for index, text in enumerate(texts))
+    records = (_record(trained.task, line, index) for index, line in enumerate(lines))
     output = _opened("--output", args.output, "w") if args.output else sys.stdout
     try:
         for prediction in trained.predict(records, batch_size):
@@ -40,12 +63,60 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _texts(args: Namespace) -> Iterator[str]:
+def _check(args: Namespace) -> None:
+    """Raises BadInput for options that no run could heed."""
+    problems = [
+        Problem(word, "not what `bigft predict` can change", f"give {SETTABLE}key=value")
+        for word in args.overrides
+        if not word.startswith(SETTABLE)
+    ]
+    if args.chat and args.output:
+        problems.append(Problem("--output", "given beside --chat", "leave it out"))
+    if problems:
+        raise BadInput(problems)
+
+
+def _trained(directory: RunDirectory, overrides: list[str]) -> Trained:
+    from bigft.training.trained import Trained
+
+    if not overrides:
+        return Trained.load(directory)
+    directory.read()
+    config = load_config(str(directory.config_file), overrides).config
+    return Trained.at(config, directory.model)
+
+
+class _Line(NamedTuple):
+    """value: a text, or an object.  file, number: where it stands."""
+
+    value: str | dict[str, Any]
+    file: str
+    number: int
+
+
+def _lines_of(args: Namespace) -> Iterator[_Line]:
     if args.text:
-        return iter(args.text)
+        return (_Line(text, "--text", number) for number, text in enumerate(args.text, 1))
     if args.file is None:
         return _lines(sys.stdin.buffer, "stdin")
     return _lines(_opened("--file", args.file, "rb"), str(args.file))
+
+
+def _record(task: Task, line: _Line, index: int) -> Record:
+    """The line as the task wants it. Raises BadInput for an object that it cannot use."""
+    from bigft.data.records import Record
+    from bigft.tasks.causal_lm import CausalLM
+    from bigft.tasks.conversations import prompt_record
+
+    if isinstance(line.value, str):
+        return task.text_record(line.value, index)
+    text = line.value.get("text")
+    if isinstance(text, str):
+        return task.text_record(text, index)
+    if isinstance(task, CausalLM):
+        return prompt_record(Record(index, line.value, line.file, line.number))
+    where = f"{line.file}:{line.number}"
+    raise BadInput(Problem(where, "no string `text` in the object", 'write {"text": "..."}'))
 
 
 def _opened(option: str, path: Path, mode: str) -> IO[Any]:
@@ -56,28 +127,22 @@ def _opened(option: str, path: Path, mode: str) -> IO[Any]:
         raise BadInput(problem) from error
 
 
-def _lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
-    """The texts: a line that begins with { is an object with `text`; empty lines are passed over.
+def _lines(stream: Iterable[bytes], name: str) -> Iterator[_Line]:
+    """A line that begins with { is an object; empty lines and texts are passed over.
 
-    Raises BadInput, naming the line, for an object without it and for what is not UTF-8.
+    Raises BadInput, naming the line, for what is not UTF-8 or no JSON.
     """
     for number, raw in enumerate(stream, 1):
         where = f"{name}:{number}"
         try:
-            text = raw.decode("utf-8-sig").strip()
+            value: Any = raw.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
-        if text.startswith("{"):
-            text = _text_of(text, where)
-        if text:
-            yield text
-
-
-def _text_of(line: str, where: str) -> str:
-    try:
-        text = json.loads(line).get("text")
-    except ValueError as error:
-        raise BadInput(Problem(where, f"no JSON ({error})", "write one object a line")) from error
-    if not isinstance(text, str):
-        raise BadInput(Problem(where, "no string `text` in the object", 'write {"text": "..."}'))
-    return text
+        if value.startswith("{"):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                problem = Problem(where, f"no JSON ({error})", "write one object a line")
+                raise BadInput(problem) from error
+        if value and value != {"text": ""}:
+            yield _Line(value, name, number)

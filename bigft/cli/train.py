@@ -115,6 +115,7 @@ def _train(
     stop: StopRequest,
 ) -> dict[str, Any] | None:
     """The results; None if a signal stopped the run. The heavy imports happen here."""
+    from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
     from bigft.report import attach_sinks
     from bigft.runtime.process_group import choose_accelerator, join, leave
 
@@ -141,8 +142,12 @@ def _train(
             events.emit("note", text=note)
     if config.train.full_determinism:
         use_deterministic_algorithms()
-    model = run.build_model()
     world = join(launch, config.parallel.ddp_timeout)
+    # Under ZeRO-3 the model is built in the parts that the ranks will hold.
+    born_sharded = effective_zero_stage(config) == 3 and config.adapt.method != "qlora"
+    model = run.build_model(
+        shard_by=deepspeed_config(config, world.size) if born_sharded else None
+    )
     results = fit(run, model, world, events, directory, stop, checkpoint)
     leave()
     if results is not None and is_first:

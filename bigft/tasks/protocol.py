@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bigft.config.sections import RunConfig
@@ -60,14 +60,19 @@ class Task(Protocol):
 
     labels: class names by id; [] where the task has none.
     auto_class: the name of transformers' Auto class that the task trains.
+    reads_words: whether its tokenizer is given words, and must know which token is whose.
     """
 
     labels: list[str]
     auto_class: str
+    reads_words: bool
 
     @classmethod
-    def read(cls, config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
-        """The records of every split that the config names, and the labels."""
+    def read(cls, config: RunConfig) -> tuple[dict[str, Iterable[Record]], list[str]]:
+        """The records of every split that the config names, and the labels.
+
+        A split may be a stream that is read once; what is wrong with it is raised when it ends.
+        """
         ...
 
     def __init__(
@@ -82,7 +87,13 @@ class Task(Protocol):
         """The record's windows. Raises BadInput, naming file and line, if it cannot be used."""
         ...
 
-    def collate(self, features: Sequence[Feature]) -> Batch: ...
+    def preview(self, feature: Feature) -> list[tuple[str, bool]]:
+        """The row as text, cut where it turns into targets (True) or ceases to be."""
+        ...
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """Features that are packed (with `parts`) are rows whose samples do not see each other."""
+        ...
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         """Of the batch's targets, through `engine(...)`."""
@@ -106,6 +117,14 @@ class Task(Protocol):
 
     def text_record(self, text: str, index: int) -> Record:
         """A text of `bigft predict` as a record without labels."""
+        ...
+
+    def encode_prompt(self, record: Record) -> list[Feature]:
+        """A record without labels as rows for `answer`."""
+        ...
+
+    def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
+        """One part per row of prompts, which `stitch` puts together."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class TokenClassification:
     """The task for one label set and tokenizer. Members: see bigft.tasks.protocol.Task."""
 
     auto_class = "AutoModelForTokenClassification"
+    reads_words = True
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class TokenClassification:
     # -- data ---------------------------------------------------------------------------------
 
     @classmethod
-    def read(cls, config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
+    def read(cls, config: RunConfig) -> tuple[dict[str, Iterable[Record]], list[str]]:
         """All splits the config names, as {"tokens", "tags"} records, and the label set.
 
         Raises BadInput with file and line of every record that cannot be used.
@@ -78,7 +80,7 @@ class TokenClassification:
         named: Sequence[str] | None = config.data.label_list
         if named is None or scheme not in (Scheme.BIO, Scheme.NONE):  # converted: other names now
             named = label_set(splits.get("train") or next(iter(splits.values())))
-        return splits, list(named)
+        return {**splits}, list(named)
 
     def encode(self, record: Record) -> list[Feature]:
         tags = record.fields.get("tags")
@@ -181,6 +183,20 @@ class TokenClassification:
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         output = engine(labels_BT=batch.labels_BT, scale=scale, **batch.inputs)
         return Loss(output.loss, output.loss_sum)
+
+    def encode_prompt(self, record: Record) -> list[Feature]:
+        return self.encode(record)
+
+    def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
+        return self.predict(engine, batch).parts
+
+    def preview(self, feature: Feature) -> list[tuple[str, bool]]:
+        names = self._tokenizer.convert_ids_to_tokens(feature.input_ids_T)
+        marks = [label != IGNORE_INDEX for label in feature.labels_T]
+        return [
+            (" ".join(name for name, _ in group), is_target)
+            for is_target, group in groupby(zip(names, marks, strict=True), key=lambda at: at[1])
+        ]
 
     # -- predictions --------------------------------------------------------------------------
 

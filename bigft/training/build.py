@@ -5,35 +5,39 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections import Counter
+import tempfile
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigft import __version__
 from bigft.config.errors import BadInput, Problem, collect
-from bigft.config.sections import DataConfig, RunConfig
+from bigft.config.sections import DataConfig, RunConfig, TrainConfig
 from bigft.data.order import Order
 from bigft.data.prepare import (
     PreparedSplit,
+    appearing,
     cache_root,
     fingerprint,
     prepare_split,
     prepared,
 )
-from bigft.data.records import Batch, Record
+from bigft.data.records import Feature
 from bigft.data.source import input_files
-from bigft.models.adapt import ADAPTERS
+from bigft.models.adapt import adapt_model, freezes_base, load_options
 from bigft.models.load import (
     check_vocabulary,
     load_model,
     load_model_config,
     load_tokenizer,
     max_positions,
+    tokenizer_notes,
 )
+from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything
 from bigft.tasks import TASKS
 from bigft.tasks.protocol import Task
@@ -43,6 +47,11 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "datasets", "tokenizers")
 VOCABULARY = "task.json"
+# Options of task and data that change no row: how rows are ordered, packed, answered and measured.
+NOT_OF_ROWS = {
+    *("preprocessing_num_workers", "packing", "packing_strategy", "interleave_probs"),
+    *("generation", "exact_match_pattern", "return_entity_level_metrics"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,35 +70,54 @@ class Run:
     notes: list[str]
     data_fingerprint: str
 
-    def build_model(self, device: str = "cpu") -> PreTrainedModel:
-        """The model to train, in fp32, the same on every rank, with the task's head.
+    def build_model(
+        self, device: str = "cpu", shard_by: dict[str, Any] | None = None
+    ) -> PreTrainedModel:
+        """The model to train, the same on every rank, with its adapter and the task's head.
+
+        What is trained is in fp32; a frozen base is in the dtype that training computes in.
 
         device: "meta" gives one without values, for its names and shapes.
+        shard_by: DeepSpeed's config, under ZeRO-3: no rank ever holds the whole model. Collective.
         Raises BadInput if the weights do not fit the architecture, or options the labels.
         """
-        config = self.config
+        config, options = self.config, self.config.adapt
         seed_everything(config.train.seed, "model")
         model_config = load_model_config(config.model, **self.task.model_options())
-        model = load_model(config.model, model_config, self.task.auto_class, device=device)
+        auto_class = self.task.auto_class
+        dtype = compute_dtype(config.train) if freezes_base(options) else "float32"
+        if shard_by is not None:
+            model = load_sharded(config.model, model_config, auto_class, shard_by)
+        else:
+            extra = {} if device == "meta" else load_options(options, dtype)
+            model = load_model(
+                config.model, model_config, auto_class, dtype=dtype, device=device, **extra
+            )
         if config.train.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.config.use_cache = False
-        model = ADAPTERS[config.adapt.method].apply(model, config.adapt)
+        seed_everything(config.train.seed, "adapter")
+        model = adapt_model(model, options, self.tokenizer)
         self.task.attach_head(model)
         return model
 
-    def probe_batch(self, num_rows: int = 4) -> Batch:
+    def probe_features(self, number: int) -> list[Feature]:
         """A few training rows, the shortest that have a target: to try a model out on."""
         train = self.splits["train"]
         rows = np.flatnonzero(train.num_targets)
-        rows = rows[np.argsort(train.lengths[rows], kind="stable")][:num_rows]
-        return self.task.collate([train.feature(int(row)) for row in rows])
+        rows = rows[np.argsort(train.lengths[rows], kind="stable")][:number]
+        return [train.feature(int(row)) for row in rows]
 
     def order(self, global_batch: dict[str, int]) -> Order:
-        """The order of the training samples. global_batch: Order's argument, by its name."""
-        return Order(
-            lengths=self.splits["train"].lengths, seed=self.config.train.seed, **global_batch
-        )
+        """The order of the training samples. global_batch: Order's arguments, by name."""
+        data, train = self.config.data, self.splits["train"]
+        options: dict[str, Any] = dict(global_batch)
+        if data.packing:
+            options["row_capacity"] = data.max_seq_length
+            options["strategy"] = data.packing_strategy
+        if data.interleave_probs is not None:
+            options["source_of_sample"] = train.source_of_row
+            options["shares"] = data.interleave_probs
+        return Order(lengths=train.lengths, seed=self.config.train.seed, **options)
 
 
 def versions() -> dict[str, str]:
@@ -107,13 +135,17 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
     task_class = TASKS[config.task.name]
     problems: list[Problem] = []
     with collect(problems):
-        tokenizer = load_tokenizer(config.model)
+        tokenizer = load_tokenizer(config.model, reads_words=task_class.reads_words)
         model_config = load_model_config(config.model)
         check_vocabulary(tokenizer, model_config)
         max_length = window_length(config.data, max_positions(tokenizer, model_config))
     if problems:
+        # What is wrong with the data is told in the same go.
         with collect(problems):
-            task_class.read(config)  # what is wrong with the data is told in the same go
+            read, _ = task_class.read(config)
+            for records in read.values():
+                with collect(problems):
+                    deque(records, maxlen=0)
         raise BadInput(problems)
 
     def build(directory: Path) -> None:
@@ -121,9 +153,10 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
         names = list(labels or found)
         task = task_class(config, tokenizer, names, max_length)
         problems: list[Problem] = []
+        written: dict[str, PreparedSplit] = {}
         for name, records in splits.items():
             with collect(problems):
-                prepare_split(
+                written[name] = prepare_split(
                     directory, name, records, task.encode, config.data.preprocessing_num_workers
                 )
         if problems:
@@ -131,39 +164,43 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
         vocabulary = {
             "labels": names,
             "splits": list(splits),
-            "notes": _notes(splits),
+            "notes": _notes(written),
             "content": _content(directory, names),
         }
-        (directory / VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
+        with appearing(directory / VOCABULARY) as path:
+            path.write_text(json.dumps(vocabulary), encoding="utf-8")
 
     key = fingerprint(
         {
-            "task": config.task.model_dump(mode="json"),
-            "data": config.data.model_dump(mode="json", exclude={"preprocessing_num_workers"}),
-            "tokenizer": tokenizer.backend_tokenizer.to_str(),
+            "task": config.task.model_dump(mode="json", exclude=NOT_OF_ROWS),
+            "data": config.data.model_dump(mode="json", exclude=NOT_OF_ROWS),
+            "tokenizer": _identity(tokenizer),
             "max_length": max_length,
             "labels": labels and list(labels),
             "bigft": __version__,
         },
-        input_files(config.data),
+        [*input_files(config.data), *_template(config.data)],
     )
     directory = prepared(cache_root(), key, build)
     vocabulary = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
     task = task_class(config, tokenizer, vocabulary["labels"], max_length)
     splits = {name: PreparedSplit(directory, name) for name in vocabulary["splits"]}
-    notes = vocabulary["notes"] + _row_notes(config.data, splits)
+    notes = tokenizer_notes(tokenizer) + vocabulary["notes"] + _row_notes(config.data, splits)
     return Run(config, task, tokenizer, splits, notes, vocabulary["content"])
 
 
 def global_batch(config: RunConfig, world_size: int) -> dict[str, int]:
-    """What one step is made of, as an argument of Order: samples or padded tokens."""
-    train = config.train
-    if train.global_batch_tokens is not None:
-        return {"global_batch_tokens": train.global_batch_tokens}
+    """What one step is made of, as an argument of Order: samples, or tokens of full rows."""
+    train, data = config.train, config.data
     if train.global_batch_size is not None:
         return {"global_batch_size": train.global_batch_size}
-    accumulation = train.gradient_accumulation_steps or 1
-    return {"global_batch_size": train.per_device_train_batch_size * accumulation * world_size}
+    if train.global_batch_tokens is not None:
+        return {"global_batch_tokens": train.global_batch_tokens}
+    rows = train.per_device_train_batch_size * (train.gradient_accumulation_steps or 1) * world_size
+    if data.packing:
+        assert data.max_seq_length is not None
+        return {"global_batch_tokens": rows * data.max_seq_length}
+    return {"global_batch_size": rows}
 
 
 def window_length(data: DataConfig, positions: int | None) -> int | None:
@@ -177,34 +214,52 @@ def window_length(data: DataConfig, positions: int | None) -> int | None:
             Problem(
                 "data.max_seq_length",
                 f"{data.max_seq_length} tokens, but the model takes {positions}",
-                f"give at most {positions}; longer sentences are cut into overlapping windows",
+                f"give at most {positions}; longer samples are cut",
             )
         )
     return data.max_seq_length or positions
 
 
+def _template(data: DataConfig) -> list[str]:
+    """The template's file, if there is one: the task tells of one that is missing."""
+    file = data.chat_template
+    return [file] if file is not None and Path(file).is_file() else []
+
+
+def compute_dtype(train: TrainConfig) -> str:
+    """What the forward computes in, by torch's name."""
+    return "bfloat16" if train.bf16 else "float16" if train.fp16 else "float32"
+
+
+def _identity(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """All of a tokenizer that decides which ids a text becomes."""
+    if tokenizer.is_fast:
+        inner = tokenizer.backend_tokenizer.to_str()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            files = sorted(map(Path, tokenizer.save_vocabulary(folder)))
+            inner = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return [inner, tokenizer.special_tokens_map, tokenizer.chat_template]
+
+
 def _content(directory: Path, labels: list[str]) -> str:
     """A hash of the encoded training set: data, tokenizer and task options, but no paths."""
     digest = hashlib.sha256(json.dumps(labels).encode())
-    for path in sorted(directory.glob("train-features.arrow")):
+    for path in sorted(directory.glob("train-*-features.arrow")):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
-def _notes(splits: dict[str, list[Record]]) -> list[str]:
+def _notes(splits: dict[str, PreparedSplit]) -> list[str]:
     """How many samples of one split occur in the training split too, by content."""
-    contents = {
-        name: Counter(json.dumps(record.fields.get("tokens", record.fields)) for record in records)
-        for name, records in splits.items()
-    }
     notes = []
-    for name in splits:
-        if name != "train" and "train" in contents:
-            shared = sum(n for text, n in contents[name].items() if text in contents["train"])
-            if shared:
+    for name, split in splits.items():
+        if name != "train" and "train" in splits:
+            train = splits["train"].content_of_record
+            if shared := int(np.isin(split.content_of_record, train).sum()):
                 notes.append(
-                    f"{shared} of {len(splits[name])} records of {name} occur in train too: "
+                    f"{shared} of {split.num_records} records of {name} occur in train too: "
                     f"scores on {name} flatter the model"
                 )
     return notes
@@ -224,6 +279,12 @@ def _row_notes(data: DataConfig, splits: dict[str, PreparedSplit]) -> list[str]:
             problems.append(Problem(key, what, "check data.label_column_name"))
         elif empty:
             notes.append(f"{empty} of {len(split)} rows of {name} have no target and weigh nothing")
+        if lost := int(split.lost_targets.sum()):
+            whole = lost + int(split.num_targets.sum())
+            notes.append(
+                f"{lost} of {whole} targets of {name} are cut away ({lost / whole:.1%}): "
+                "their samples are longer than data.max_seq_length"
+            )
         windows = np.bincount(split.record_of_row)
         if long := int((windows > 1).sum()):
             notes.append(

@@ -13,13 +13,16 @@ import torch
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
+from bigft.data.packing import join
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.heads.choose import HeadChoice, choose_head
+from bigft.models.layers import head_names, num_values, trained_table
+from bigft.models.packed import check_packing
 from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import StopRequest
-from bigft.training.build import Run, global_batch
+from bigft.training.build import Run, compute_dtype, global_batch
 from bigft.training.checkpoint import CheckpointStore, TrainerState
 from bigft.training.engine import build_engine
 from bigft.training.export import export_model
@@ -94,22 +97,19 @@ def fit(
             state.best_metric = state.best_step = None
             state.evaluations_without_gain = 0
 
-    head_names = {
-        name
-        for name, _ in model.named_parameters()
-        if not name.startswith(model.base_model_prefix + ".")
-    }
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    groups = parameter_groups(model, config.optim, head_names)
+    ds_config = deepspeed_config(config, world.size)
+    trainable = sum(num_values(p) for p in model.parameters() if p.requires_grad)
+    what_is_trained = [trained_table(model)] if config.adapt.method != "full" else []
+    groups = parameter_groups(model, config.optim, head_names(model))
     model.to(world.device)
     if config.train.bf16 and emulates_bf16(world.device):
         multiply_in_fp32(model)
-    head = _choose_head(run, model, world)
-    engine = build_engine(
-        model,
-        OPTIMIZERS[config.optim.optim](groups, config.optim),
-        deepspeed_config(config, world.size),
-    )
+    sharded = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    if not sharded:
+        head = _try_out(run, model, world, sharded)
+    engine = build_engine(model, OPTIMIZERS[config.optim.optim](groups, config.optim), ds_config)
+    if sharded:
+        head = _try_out(run, engine.module, world, sharded)
     store = CheckpointStore(directory, world, config.train.save_total_limit)
     if checkpoint is not None:
         asked = [_options(group) for group in engine.optimizer.param_groups]
@@ -129,7 +129,7 @@ def fit(
         trainable_parameters=trainable,
         device=str(world.device),
     )
-    for note in (str(head), *_notes(config, world)):
+    for note in (*what_is_trained, str(head), *_notes(config, world)):
         events.emit("note", text=note)
     if state.fused_head is not None and state.fused_head != head.fused:
         before = "fused" if state.fused_head else "stock"
@@ -171,12 +171,22 @@ def fit(
     return results
 
 
-def _choose_head(run: Run, model: Any, world: World) -> HeadChoice:
-    """Before ZeRO shards the weights, on the device that trains. Collective."""
-    train, batch = run.config.train, run.probe_batch().to(world.device)
-    dtype = torch.bfloat16 if train.bf16 else torch.float16 if train.fp16 else torch.float32
+def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:
+    """Chooses the head, and sees that packed samples stay apart. Collective.
+
+    sharded: the model is an engine's; otherwise it comes before ZeRO shards the weights.
+    Raises BadInput where the model does not do what the config asks for.
+    """
+    features, collate, device = run.probe_features(4), run.task.collate, world.device
+    dtype = getattr(torch, compute_dtype(run.config.train))
     requested = run.config.model.fused_head
-    return choose_head(model, batch.inputs, batch.labels_BT, requested, world, dtype)
+    batch = collate(features).to(device)
+    choice = choose_head(model, batch.inputs, batch.labels_BT, requested, world, dtype, sharded)
+    if run.config.data.packing:
+        packed = collate([join(features[:3])]).to(device)
+        alone = [collate([feature]).to(device) for feature in features[:3]]
+        check_packing(model, packed, alone, world, dtype)
+    return choice
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

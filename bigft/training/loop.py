@@ -135,7 +135,8 @@ class Loop:
         except IndexError as error:
             raise TrainingFailed(f"step {step}: {error}") from error
         split = self._run.splits["train"]
-        rows = sorted({feature.record for batch in batches for feature in batch.features})
+        features = [feature for batch in batches for feature in batch.features]
+        rows = sorted({sample.record for feature in features for sample in feature.samples})
         where = ", ".join(split.record(row).where for row in rows[:8])
         samples = f"; this rank's samples: {where}" if where else ""
         raise TrainingFailed(

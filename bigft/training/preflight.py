@@ -12,6 +12,7 @@ from bigft.config.deepspeed import deepspeed_config
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.load import check_batch
 from bigft.config.sections import RunConfig
+from bigft.models.adapt import is_peft
 from bigft.models.load import load_model, load_model_config
 from bigft.runtime.launcher import Launch
 from bigft.runtime.machine import check_accelerators, check_port
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # What an optimizer keeps of each parameter, in bytes; one that is not here counts as nothing.
-STATE_BYTES = {"adamw_torch": 8, "adamw_8bit": 2}
+STATE_BYTES = {"adamw_torch": 8, "adam": 8, "cpu_adam": 8, "rmsprop": 4}
+STATE_BYTES |= {"adamw_8bit": 2, "adam_8bit": 2, "paged_adamw_8bit": 2, "paged_adam_8bit": 2}
+STATE_BYTES |= {"lion_8bit": 1, "paged_lion_8bit": 1}
 
 
 def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
@@ -91,10 +94,12 @@ def check_metric(run: Run) -> None:
 
 def check_rows(run: Run) -> None:
     """Raises BadInput if there is nothing to train on, or a row that fits into no batch."""
-    train = run.config.train
+    train, data = run.config.train, run.config.data
     if "train" not in run.splits:
         raise BadInput(Problem("data.dataset_name", "has no split 'train'", "name another"))
     longest = int(run.splits["train"].lengths.max())
+    if data.packing and data.max_seq_length is not None:
+        longest = data.max_seq_length  # a full row
     problems = [
         Problem(
             f"train.{key}",
@@ -126,11 +131,11 @@ def check_space(run: Run, model: PreTrainedModel, directory: RunDirectory, world
     if train.save_total_limit is not None:
         checkpoints = min(checkpoints, train.save_total_limit + 1)  # a new one comes first
     checkpoints = max(0, checkpoints - len(directory.checkpoints()))
-    parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    left = trainable if is_peft(run.config.adapt) else sum(p.numel() for p in model.parameters())
     state_bytes = STATE_BYTES.get(run.config.optim.optim, 0)
     needed = checkpoints * trainable * (4 + state_bytes)
-    needed += parameters * (2 if train.bf16 or train.fp16 else 4)
+    needed += left * (2 if train.bf16 or train.fp16 else 4)
     place = directory.nearest()
     free = shutil.disk_usage(place).free
     if needed > free:

@@ -15,7 +15,16 @@ def test_what_would_run_is_told_in_a_line_each(
     assert main(["check", "config.yaml"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "train: 2 records, 2 rows, 18 tokens (longest 11), 5 targets",
+        f"              7-7 {'#' * 30} 1",
+        f"              8-8 {' ' * 30} 0",
+        f"              9-9 {' ' * 30} 0",
+        f"            10-10 {' ' * 30} 0",
+        f"            11-11 {'#' * 30} 1",
         "test: 1 records, 1 rows, 9 tokens (longest 9), 2 targets",
+        f"              9-9 {'#' * 30} 1",
+        "the first rows of train, targets between \u27e6 and \u27e7:",
+        "  [CLS]\u27e6a\u27e7##n ##n\u27e6m\u27e7##e ##t\u27e6b\u27e7##o ##b [SEP]",
+        "  [CLS]\u27e6i\u27e7##n\u27e6u\u27e7##l ##m [SEP]",
         "labels: O, B-LOC, I-LOC, B-PER, I-PER",
         "3 steps of 8 samples, ranks: 1",
         "ok",

@@ -17,9 +17,12 @@ from bigft.runtime.process_group import World
 
 # Logits of a new model are small, and what is done to large ones (a softcap) would not show.
 AMPLIFICATION = 16.0
-# Relative, fp32 against fp32, as seen between two orders of summing, times ten or more.
+# Relative, as seen between two orders of summing, times ten or more.
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4  # of the largest element
+# Of weights that are there in 16 bits only. Another formula for the logits differs by far more.
+HALF_LOSS_TOLERANCE = 1e-2
+HALF_GRADIENT_TOLERANCE = 1e-1
 
 
 class HeadChoice(NamedTuple):
@@ -39,6 +42,7 @@ def choose_head(
     requested: Literal["auto"] | bool,
     world: World,
     dtype: torch.dtype = torch.float32,
+    sharded: bool = False,
 ) -> HeadChoice:
     """Sets `fused` of the model's attached head and says why. Collective; the same on every rank.
 
@@ -46,8 +50,11 @@ def choose_head(
     batch, in the loss and in the gradients of the head and of the first trained parameters;
     dropout is off for it. Leaves no gradient, no mode and no random state changed.
 
-    model: in fp32, on the device of the batch, before an engine shards it.
+    model: on the device of the batch, before an engine shards it; what is not trained may be in
+        16 bits.
     inputs, labels_BT: a few short rows, the same on every rank.  dtype: training computes in it.
+    sharded: the model is an engine's under ZeRO-3: only the losses are compared, since a gradient
+        would end in the engine's sums.
     Raises BadInput where the fused head is asked for (True) and cannot be had.
     """
     head, device = head_of(model), labels_BT.device
@@ -56,7 +63,7 @@ def choose_head(
         return HeadChoice(False, "it is false")
     reason, built = "", native.is_built(device)
     if requested is True or built:
-        reason = _difference(model, head, inputs, labels_BT, dtype)
+        reason = _difference(model, head, inputs, labels_BT, dtype, sharded)
     else:
         reason = f"the native operators are not built for {device.type}"
         reason += f": {native.WHY_NOT}" if native.WHY_NOT else ""
@@ -80,21 +87,24 @@ def _difference(
     inputs: Mapping[str, torch.Tensor],
     labels_BT: torch.Tensor,
     dtype: torch.dtype,
+    sharded: bool,
 ) -> str:
     """How the fused head's answer is another than the stock one's, or why it has none; "": it is
     the same."""
     try:
         with _probing(model, head):
             head.fused = False
-            stock = _loss_and_gradients(model, head, inputs, labels_BT)
+            stock = _loss_and_gradients(model, head, inputs, labels_BT, sharded)
             head.fused = True
-            fused = _fused_or_refused(model, head, inputs, labels_BT, dtype)
+            fused = _fused_or_refused(model, head, inputs, labels_BT, dtype, sharded)
     except CannotFuse as reason:
         return str(reason)
+    exact = head.linear.weight.dtype == torch.float32
+    of_loss = LOSS_TOLERANCE if exact else HALF_LOSS_TOLERANCE
+    of_gradients = GRADIENT_TOLERANCE if exact else HALF_GRADIENT_TOLERANCE
     for name, expected in stock.items():
         error = (fused[name] - expected).abs().max() / expected.abs().max().clamp_min(1e-30)
-        tolerance = LOSS_TOLERANCE if name == "loss" else GRADIENT_TOLERANCE
-        if not error <= tolerance:
+        if not error <= (of_loss if name == "loss" else of_gradients):
             what = "the loss" if name == "loss" else f"the gradient of {name}"
             return f"{what} differs from the stock head's by {error:.1e} (relative)"
     return ""
@@ -106,9 +116,10 @@ def _fused_or_refused(
     inputs: Mapping[str, torch.Tensor],
     labels_BT: torch.Tensor,
     dtype: torch.dtype,
+    sharded: bool,
 ) -> dict[str, torch.Tensor]:
     try:
-        answer = _loss_and_gradients(model, head, inputs, labels_BT)
+        answer = _loss_and_gradients(model, head, inputs, labels_BT, sharded)
         if dtype != torch.float32:  # too coarse to compare, but it must run
             with torch.autocast(labels_BT.device.type, dtype=dtype):
                 model(labels_BT=labels_BT, **inputs)
@@ -118,7 +129,11 @@ def _fused_or_refused(
 
 
 def _loss_and_gradients(
-    model: nn.Module, head: Head, inputs: Mapping[str, torch.Tensor], labels_BT: torch.Tensor
+    model: nn.Module,
+    head: Head,
+    inputs: Mapping[str, torch.Tensor],
+    labels_BT: torch.Tensor,
+    sharded: bool,
 ) -> dict[str, torch.Tensor]:
     """By name: the loss sum, gradients of the head's parameters and of the first two trained."""
     of_head = {id(parameter) for parameter in head.linear.parameters()}
@@ -127,6 +142,8 @@ def _loss_and_gradients(
     wanted = dict(islice(trained.items(), 2))
     wanted |= {name: p for name, p in trained.items() if id(p) in of_head}
     output: Any = model(labels_BT=labels_BT, **inputs)
+    if sharded:
+        return {"loss": output.loss_sum}
     gradients = torch.autograd.grad(output.loss, list(wanted.values()), materialize_grads=True)
     return {"loss": output.loss_sum, **dict(zip(wanted, gradients, strict=True))}
 

@@ -44,7 +44,7 @@ def attach_lm_head(
     z_loss: float = 0.0,
 ) -> None:
     """Makes `model(labels_BT=..., scale=1.0, target_rows_M=None, **inputs)` answer with an
-    LMHeadOutput.
+    LMHeadOutput. Without `labels_BT` the call is the model's own forward, as `generate` needs it.
 
     Attach it after adapters: they copy modules, and a copy may miss what was attached.
 
@@ -76,17 +76,20 @@ class LMHead(Head):
     def __call__(
         self,
         *,
-        labels_BT: torch.Tensor,
+        labels_BT: torch.Tensor | None = None,
         scale: float = 1.0,
         target_rows_M: torch.Tensor | None = None,
         **inputs: Any,
-    ) -> LMHeadOutput:
+    ) -> Any:
+        if labels_BT is None:
+            return self.stock_forward(**inputs)
         if self.fused:
             return self._fused(labels_BT, scale, target_rows_M, inputs)
         return self._stock(labels_BT, scale, inputs)
 
     def _stock(self, labels_BT: torch.Tensor, scale: float, inputs: dict[str, Any]) -> LMHeadOutput:
         logits_BTV = self.stock_forward(**inputs).logits.float()
+        logits_BTV = logits_BTV[:, -labels_BT.shape[1] :]  # behind an adapter's virtual tokens
         logits_NV, labels_N = logits_BTV.flatten(0, 1), labels_BT.flatten().long()
         loss_N = F.cross_entropy(
             logits_NV, labels_N, reduction="none", label_smoothing=self._label_smoothing
@@ -117,6 +120,7 @@ class LMHead(Head):
             # head's logits, in 16 bits, are rounded as well.
             if self._factor != 1.0:
                 hidden_BTH = hidden_BTH * self._factor
+            hidden_BTH = hidden_BTH[:, -labels_BT.shape[1] :]  # behind an adapter's virtual tokens
             return ops.linear_cross_entropy(
                 hidden_BTH.flatten(0, 1),
                 linear.weight,

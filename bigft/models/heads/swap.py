@@ -6,6 +6,7 @@ and ties stay, so a checkpoint remains transformers' own.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +40,8 @@ class Head:
         assert not isinstance(self.model.forward, Head), "the model has a head already"
         self.fused = fused
         self.stock_forward: Callable[..., Any] = self.model.forward
+        # generate() asks which inputs the forward knows, and leaves out what it does not.
+        self.__signature__ = inspect.signature(self.stock_forward)
         self.model.forward = self  # on the instance: the class is shared
 
     @property

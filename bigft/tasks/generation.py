@@ -1,0 +1,108 @@
+"""Generated text, in step over ranks, and the same whatever was generated before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bigft.config.tasks import Generation
+from bigft.runtime.seeding import address
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+def generate(
+    engine: Any,
+    inputs: Mapping[str, torch.Tensor],
+    options: Generation,
+    *,
+    stop_ids: Iterable[int],
+    pad_token_id: int,
+    seed: Sequence[int | str],
+    **settings: Any,
+) -> torch.Tensor:
+    """Ids that `model.generate` returns. Under ZeRO-3 collective: every rank must call it equally
+    often, and a rank that is done runs along until all are.
+
+    engine: what training calls, or a model.  inputs: of generate; decoders want them padded at the
+        left.  stop_ids: any of them ends a text.
+    seed: where the draws of `do_sample` are addressed; other randomness is left as it is.
+    settings: further fields of GenerationConfig, or `streamer`.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    model = getattr(engine, "module", engine)
+    streamer = settings.pop("streamer", None)
+    drawing: dict[str, Any] = {}
+    if options.do_sample:
+        drawing = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
+    config = GenerationConfig(
+        max_new_tokens=options.max_new_tokens,
+        num_beams=options.num_beams,
+        do_sample=options.do_sample,
+        # What the model's generation_config says of these would stand where nothing is said.
+        repetition_penalty=1.0,
+        eos_token_id=sorted(set(stop_ids)),
+        pad_token_id=pad_token_id,
+        use_cache=True,
+        **drawing,
+        **settings,
+    )
+    sharded = getattr(engine, "zero_optimization_partition_weights", lambda: False)()
+    device = next(iter(inputs.values())).device
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(address(*seed))
+            answer: torch.Tensor = model.generate(
+                **inputs, generation_config=config, synced_gpus=bool(sharded), streamer=streamer
+            )
+    finally:
+        model.train(training)
+    return answer
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """input_ids and attention_mask of prompts that end together, as decoders continue them."""
+    import torch
+
+    width = max(map(len, prompts))
+    rows = [[pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    masks = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return {
+        "input_ids": torch.tensor(rows, device=device),
+        "attention_mask": torch.tensor(masks, device=device),
+    }
+
+
+def fitted(
+    prompts: Sequence[list[int]], options: Generation, positions: int | None
+) -> tuple[list[list[int]], Generation]:
+    """Prompts and options that the model has room for: an answer may take half of its positions,
+    and a prompt that is longer than the rest loses its beginning. Each record's answer is the same
+    whatever it is generated beside."""
+    if positions is None:
+        return list(prompts), options
+    room = min(options.max_new_tokens, positions // 2)
+    cut = [prompt[-(positions - room) :] for prompt in prompts]
+    return cut, options.model_copy(update={"max_new_tokens": room})
+
+
+def positions_of(engine: Any) -> int | None:
+    """The longest sequence that the model takes; None where its config does not say."""
+    config = getattr(engine, "module", engine).config.get_text_config()
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    return positions
+
+
+def stop_ids(engine: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a text: the tokenizer's eos, and the model's own."""
+    own = getattr(engine, "module", engine).generation_config.eos_token_id
+    listed = own if isinstance(own, list) else [own]
+    return {token for token in (tokenizer.eos_token_id, *listed) if token is not None}

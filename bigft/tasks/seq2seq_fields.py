@@ -1,0 +1,81 @@
+"""From the fields of a record to a source and a target text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from bigft.config.errors import BadInput, Problem, collect
+from bigft.config.sections import RunConfig
+from bigft.config.tasks import Seq2Seq
+from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
+from bigft.data.records import Record
+
+SIDES = {"source": "text_column_name", "target": "label_column_name"}
+
+
+def pairs(records: Iterable[Record], config: RunConfig) -> Iterator[Record]:
+    """The records as {"source", "target"}: from the named columns, from two fields of these names,
+    or from {"translation": {language: text}}.
+
+    Raises BadInput at the end with the first MAX_PROBLEMS of what cannot be used.
+    """
+    problems: list[Problem] = []
+    with collect(problems):  # of the files, told when they end
+        for record in records:
+            with collect(problems):
+                yield replace(record, fields=_pair(record, config))
+            if len(problems) > MAX_PROBLEMS:
+                break
+    if problems:
+        raise BadInput(capped(list(dict.fromkeys(problems)), record.file))
+
+
+def _pair(record: Record, config: RunConfig) -> dict[str, str]:
+    assert isinstance(config.task, Seq2Seq)
+    data, languages = config.data, (config.task.source_lang, config.task.target_lang)
+    columns = (data.text_column_name, data.label_column_name)
+    translated = columns == (None, None) and isinstance(record.fields.get("translation"), dict)
+    texts = {}
+    for side, column, code in zip(SIDES, columns, languages, strict=True):
+        if translated:
+            texts[side] = _text(record, side, _of_language(record, side, code))
+        else:
+            texts[side] = _text(record, side, _of_column(record, side, column))
+    return texts
+
+
+def _of_language(record: Record, side: str, code: str | None) -> Any:
+    """The text of the language; codes of tokenizers (en_XX) are longer than those of data (en)."""
+    texts = record.fields["translation"]
+    for name in (code, code and code.replace("-", "_").split("_")[0]):
+        if name in texts:
+            return texts[name]
+    known = ", ".join(map(repr, texts))
+    if code is None:
+        what = f"translations into {known}, but which is the {side}?"
+        raise BadInput(Problem(f"task.{side}_lang", what, "name its language"))
+    mend = f"there are {known}: set task.{side}_lang"
+    raise BadInput(Problem(record.where, f"no translation in {code!r} (the {side})", mend))
+
+
+def _of_column(record: Record, side: str, column: str | int | None) -> Any:
+    name = side if column is None else str(column)  # a table without names numbers its columns
+    if name in record.fields:
+        return record.fields[name]
+    names = list(record.fields)
+    what = f"no field {name!r} (the {side}); there are {', '.join(names)}"
+    mend = did_you_mean(name, names) or f"set data.{SIDES[side]} to one of these"
+    raise BadInput(Problem(record.where, what, mend))
+
+
+def _text(record: Record, side: str, value: Any) -> str:
+    if not isinstance(value, str):
+        what = f"the {side} is no string but {json.dumps(value)[:40]}"
+        raise BadInput(Problem(record.where, what, "write a text"))
+    if not value.strip():
+        what = f"the {side} is empty"
+        raise BadInput(Problem(record.where, what, "remove the line, or write a text"))
+    return value

@@ -1,0 +1,119 @@
+"""Generated text is a function of its prompt and seed, and ranks stay in step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from distributed.ranks import run_ranks
+from tasks.causal import answers_under_zero, causal_model, causal_task
+
+from bigft.config.tasks import Generation
+from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
+
+PROMPTS = [[5, 6, 7], [8] * 9, [20, 21]]
+
+
+def ids(
+    model: Any,
+    prompts: list[list[int]],
+    seed: int = 0,
+    stops: tuple[int, ...] = (3,),
+    **options: Any,
+) -> list[list[int]]:
+    inputs = left_padded(prompts, 0, torch.device("cpu"))
+    answer = generate(
+        model,
+        inputs,
+        Generation(max_new_tokens=6, **options),
+        stop_ids=stops,
+        pad_token_id=0,
+        seed=(seed, "test"),
+    )
+    return answer[:, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+def test_an_answer_does_not_depend_on_what_it_is_generated_beside(architecture: str) -> None:
+    task, model = causal_task(), causal_model(architecture)
+    task.attach_head(model)
+    together = ids(model, PROMPTS)
+    assert together == [ids(model, [prompt])[0] for prompt in PROMPTS]
+    assert len({tuple(row) for row in together}) == 3
+
+
+def test_greedy_answers_are_the_stock_models_argmax() -> None:
+    model = causal_model()
+    (answer,) = ids(model, [PROMPTS[0]])
+    seen = list(PROMPTS[0])
+    for token in answer:
+        with torch.no_grad():
+            assert model(input_ids=torch.tensor([seen])).logits[0, -1].argmax() == token
+        seen.append(token)
+
+
+def test_draws_are_addressed_and_leave_no_trace() -> None:
+    model = causal_model().train()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = ids(model, PROMPTS, do_sample=True, temperature=5.0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    torch.manual_seed(6)
+    assert ids(model, PROMPTS, do_sample=True, temperature=5.0) == first
+    assert ids(model, PROMPTS, seed=1, do_sample=True, temperature=5.0) != first
+
+
+def test_any_stop_ends_an_answer() -> None:
+    model = causal_model()
+    (answer,) = ids(model, [PROMPTS[0]])
+    stopped = ids(model, [PROMPTS[0]], stops=(3, answer[2]))[0]
+    assert stopped == answer[: answer.index(answer[2]) + 1]
+
+
+def test_beams_find_an_answer_that_is_at_least_as_likely() -> None:
+    model = causal_model()
+
+    def likelihood(answer: list[int]) -> float:
+        row = torch.tensor([PROMPTS[0] + answer])
+        with torch.no_grad():
+            scores = model(input_ids=row).logits[0, 2:-1].log_softmax(-1)
+        return float(scores.gather(1, row[0, 3:, None]).sum())
+
+    assert likelihood(ids(model, [PROMPTS[0]], num_beams=4)[0]) >= likelihood(
+        ids(model, [PROMPTS[0]])[0]
+    )
+
+
+def test_the_models_own_habits_do_not_count() -> None:
+    model = causal_model()
+    expected = ids(model, PROMPTS)
+    model.generation_config.update(repetition_penalty=5.0, do_sample=True, top_k=3, num_beams=2)
+    assert ids(model, PROMPTS) == expected
+
+
+def test_a_prompt_leaves_room_for_its_answer() -> None:
+    options = Generation(max_new_tokens=100)
+    prompts, cut = fitted([list(range(70)), [1]], options, 64)
+    assert cut.max_new_tokens == 32
+    assert prompts == [list(range(38, 70)), [1]]
+    assert fitted([[1, 2]], options, None) == ([[1, 2]], options)
+    assert fitted([[1] * 90], options, 200) == ([[1] * 90], options)
+
+
+def test_what_the_model_says_of_itself() -> None:
+    model = causal_model()
+    model.generation_config.eos_token_id = [5, 7]
+    assert stop_ids(model, causal_task().tokenizer) == {3, 5, 7}
+    assert positions_of(model) == 512
+
+
+@pytest.mark.distributed
+def test_ranks_generate_in_step_under_zero_3() -> None:
+    prompts = [("one", 3), ("something longer", 9)], [("another", 7), ("", 2)]
+    alone = run_ranks(answers_under_zero, 1, 0, [[*prompts[0], *prompts[1]]])[0]
+    sharded = run_ranks(answers_under_zero, 2, 3, prompts, timeout=100)
+    assert [*sharded[0], *sharded[1]] == alone
+    assert alone[3] == ""
+    assert all(alone[:3])
