@@ -113,8 +113,12 @@ def _record(task: Task, line: _Line, index: int) -> Record:
     text = line.value.get("text")
     if isinstance(text, str):
         return task.text_record(text, index)
+    record = Record(index, line.value, line.file, line.number)
     if isinstance(task, CausalLM):
-        return prompt_record(Record(index, line.value, line.file, line.number))
+        return prompt_record(record)
+    source = line.value.get("source")
+    if isinstance(source, str):
+        return task.text_record(source, index)
     where = f"{line.file}:{line.number}"
     raise BadInput(Problem(where, "no string `text` in the object", 'write {"text": "..."}'))
 

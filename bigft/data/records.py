@@ -58,7 +58,8 @@ class Feature:
 
     @property
     def length(self) -> int:
-        return len(self.input_ids_T)
+        """Of the longer side, where labels are a text of their own (encoder and decoder)."""
+        return max(len(self.input_ids_T), len(self.labels_T))
 
     @property
     def num_targets(self) -> int:

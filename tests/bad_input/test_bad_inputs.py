@@ -205,7 +205,7 @@ def test_class_weights_of_a_label_that_does_not_exist(refused: Refused) -> None:
     ("length", "answer"),
     [
         (65, "65 tokens, but the model takes 64; "
-         "give at most 64; longer sentences are cut into overlapping windows"),
+         "give at most 64; longer samples are cut"),
         (2, "2, but 2 special tokens go in first; give at least 3"),
     ],
 )  # fmt: skip

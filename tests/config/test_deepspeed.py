@@ -88,6 +88,17 @@ def test_half_precision_has_fp32_masters_so_stage_0_becomes_1(
     assert deepspeed_config(asked, 1)["zero_optimization"]["stage"] == runs
 
 
+@pytest.mark.parametrize("keys", [["offload_optimizer"], ["offload_param", "offload_optimizer"]])
+def test_what_is_offloaded_goes_to_the_cpu_whatever_the_optimizer(keys: list[str]) -> None:
+    plain = deepspeed_config(config(parallel={"zero_stage": 3}), 2)
+    offloaded = config(parallel={"zero_stage": 3} | dict.fromkeys(keys, "cpu"))
+    to_cpu = {"device": "cpu", "pin_memory": True}
+    assert deepspeed_config(offloaded, 2) == plain | {
+        "zero_optimization": plain["zero_optimization"] | dict.fromkeys(keys, to_cpu),
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
 # -- what an expert file adds -------------------------------------------------------------------
 
 CONTRADICTIONS = [
@@ -100,6 +111,9 @@ CONTRADICTIONS = [
     ("zero_optimization.overlap_comm", True, "docs/numerics.md"),
     ("zero_optimization.offload_optimizer.device", "cpu", "parallel.offload_optimizer"),
     ("zero_optimization.offload_param.device", "nvme", "parallel.offload_param"),
+    ("zero_optimization.zero_hpz_partition_size", 8, "bigft/models/sharded.py"),
+    ("zero_optimization.zero_quantized_weights", True, "bigft/models/sharded.py"),
+    ("zero_optimization.zero_quantized_nontrainable_weights", True, "bigft/models/sharded.py"),
     ("bf16.enabled", True, "train.bf16"),
     ("fp16.enabled", True, "train.fp16"),
     ("data_types.grad_accum_dtype", "bf16", "docs/numerics.md"),
@@ -178,6 +192,19 @@ def test_expert_keys_are_added_and_nothing_is_lost(expert: Any) -> None:
         "bf16": {"enabled": False, "immediate_grad_update": True},
         "steps_per_print": 5,
     }
+
+
+def test_an_expert_may_say_how_but_not_where_to_offload(expert: Any) -> None:
+    how = {"pin_memory": False, "ratio": 0.5}
+    content = {"zero_optimization": {"offload_optimizer": how | {"device": "cpu"}}}
+    asked = expert(content, parallel={"offload_optimizer": "cpu"})
+    assert deepspeed_config(asked, 2)["zero_optimization"]["offload_optimizer"] == {
+        "device": "cpu",
+        **how,
+    }
+    content["zero_optimization"]["offload_optimizer"]["device"] = "none"
+    (line,) = refusal(expert(content, parallel={"offload_optimizer": "cpu"}))
+    assert "'none' contradicts 'cpu' of parallel.offload_optimizer" in line
 
 
 def test_auto_never_reaches_deepspeed(expert: Any) -> None:

@@ -74,23 +74,69 @@ def test_remote_code_needs_a_pinned_commit(refused: Refused) -> None:
     ]
 
 
+LORA = "adapt.method=lora"
+ADAPTERS = [
+    ([LORA, "model.from_scratch=true"],
+     "true, but adapt.method lora saves an adapter: the random weights that it belongs on would be "
+     "lost; set adapt.method to full, or start from a saved model"),
+    (["adapt.method=prefix"],
+     "prefix, but the models of task token-classification read no keys of earlier tokens; choose "
+     "prompt, p-tuning or lora"),
+    (["adapt.method=freeze", "adapt.freeze_embeddings=false"],
+     "freeze, but nothing is to be frozen; set adapt.method to full, or adapt.freeze_layers or "
+     "adapt.freeze_patterns"),
+    (["adapt.method=ia3", "adapt.feedforward_modules=[fc2]"],
+     "given without adapt.target_modules, of which they are a part; name both"),
+    (["adapt.method=head", "optim.layerwise_lr_decay=0.9"],
+     "given, but adapt.method head trains no layers of the model; leave it out"),
+    (["parallel.offload_optimizer=cpu", "optim.optim=paged_adamw_8bit"],
+     "paged_adamw_8bit keeps a small state on the GPU, but parallel.offload_optimizer cpu keeps it "
+     "elsewhere, where 8 bits are slow; choose cpu_adam, or set parallel.offload_optimizer to "
+     "none"),
+    (["optim.optim=cpu_adam"],
+     "cpu_adam, but the optimizer's state is not on the CPU; set parallel.offload_optimizer to "
+     "cpu, or optim.optim to adamw_torch"),
+    (["optim.optim=sgd_8bit", "optim.adam_beta1=0.0"],
+     "0, but it is the momentum of sgd_8bit, whose 8-bit state is just that; give more than 0, or "
+     "set optim.optim to sgd"),
+    (["task=causal-lm", "optim.head_learning_rate=0.001"],
+     "given, but task causal-lm has no new head: its own is pretrained; leave it out"),
+    (["task=causal-lm", "adapt.method=prefix", "train.gradient_checkpointing=true"],
+     "true, but adapt.method prefix needs the cache that it does without; set it to false, or "
+     "adapt.method to prompt or lora"),
+    (["task=causal-lm", "data.max_seq_length=64", "adapt.method=p-tuning", "data.packing=true"],
+     "true, but adapt.method p-tuning puts its virtual tokens before the first sample of a row "
+     "only; set data.packing to false, or adapt.method to lora"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "message"), ADAPTERS)
+def test_contradictions_of_adapters_and_optimizers(
+    refused: Refused, overrides: list[str], message: str
+) -> None:
+    (line,) = refused(*overrides)
+    assert line.endswith(f": {message}")
+
+
+def test_what_goes_together_with_an_adapter_is_accepted(load: Load) -> None:
+    for overrides in (
+        [LORA, "optim.layerwise_lr_decay=0.9", "optim.head_learning_rate=0.001"],
+        ["adapt.method=qlora", "parallel.zero_stage=3", "train.bf16=true"],
+        ["adapt.method=prompt", "train.gradient_checkpointing=true"],
+        ["parallel.offload_optimizer=cpu", "optim.optim=cpu_adam"],
+        ["parallel.offload_optimizer=cpu", "optim.optim=adamw_torch"],
+    ):
+        assert load(*overrides).notes == []
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task=causal-lm", "causal-lm is not available yet; there is token-classification"),
-        ("adapt.method=lora", "lora is not available yet; there is full"),
-        ("optim.optim=lion_8bit",
-         "lion_8bit is not available yet; there is adamw_torch or sgd or adamw_8bit"),
-        ("data.packing=true",
-         "true is not available yet; rows of like lengths are padded to the longest"),
-        ("data.format=csv", "csv is not available yet; there is auto or conll or conllu or json "
-         "or jsonl or parquet or datasets"),
-        ("optim.layerwise_lr_decay=0.9",
-         "0.9 is not available yet; optim.head_learning_rate sets the head's apart"),
-        ("parallel.offload_optimizer=cpu",
-         "cpu is not available yet; optim.optim adamw_8bit has a small state"),
-        ("parallel.offload_param=nvme",
-         "nvme is not available yet; parallel.zero_stage 3 shards the parameters"),
+        ("task=masked-lm", "masked-lm is not available yet; there is token-classification or "
+         "causal-lm or seq2seq"),
+        ("adapt.method=bottleneck", "bottleneck is not available yet; there is full or head or "
+         "freeze or lora or dora or qlora or ia3 or prompt or prefix or p-tuning"),
+        ("parallel.offload_param=nvme", "nvme is not available yet; cpu offloads to memory"),
         ("train.max_time=2:00:00",
          "2:00:00 is not available yet; train.max_steps bounds a run"),
         ("checkpoint.async_save=true", "true is not available yet; there is false"),
@@ -114,7 +160,7 @@ def test_defaults_are_alive_and_every_row_names_a_key(load: Load) -> None:
 
 def test_what_works_today_is_accepted(load: Load) -> None:
     for override in (
-        *(f"optim.optim={name}" for name in ("adamw_torch", "sgd", "adamw_8bit")),
+        *(f"optim.optim={name}" for name in ("adamw_torch", "sgd", "lion_8bit")),
         *(
             f"optim.lr_scheduler_type={name}"
             for name in ("linear", "cosine", "constant", "exponential", "polynomial")
@@ -142,6 +188,23 @@ def test_what_is_allowed_but_perhaps_not_meant_is_noted(
     load: Load, override: str, note: str
 ) -> None:
     assert load(override).notes == [f"command line: {override}: {note}"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key", "value"),
+    [
+        ("sgd", "adam_beta1", 0.5),
+        ("lion_8bit", "adam_epsilon", 0.1),
+        ("rmsprop", "adam_beta1", 0.5),
+    ],
+)
+def test_options_that_an_optimizer_does_not_know_are_noted(
+    load: Load, optimizer: str, key: str, value: float
+) -> None:
+    notes = load(f"optim.optim={optimizer}", f"optim.{key}={value}").notes
+    where = f"command line: optim.{key}={value}"
+    assert notes == [f"{where}: {value} is not used: optim.optim is {optimizer}"]
+    assert load("optim.optim=adamw_torch", f"optim.{key}={value}").notes == []
 
 
 def test_max_steps_wins_over_epochs_with_a_note(load: Load) -> None:

@@ -295,9 +295,9 @@ def test_a_model_is_tried_out_on_the_shortest_rows_that_have_a_target(
     rows: list[Row] = [(["bob", "saw", "ann"], ["O", None, "O"]), (["a"], [None]), (["ann"], ["O"])]
     train = write(tmp_path / "probe.jsonl", rows)
     data = {"train_file": str(train), "validation_file": ()}
-    batch = prepare(config(data=data)).probe_batch(2)
-    assert [feature.record for feature in batch.features] == [2, 0]
-    assert batch.num_targets == 3
+    features = prepare(config(data=data)).probe_features(2)
+    assert [feature.record for feature in features] == [2, 0]
+    assert sum(feature.num_targets for feature in features) == 3
 
 
 def test_the_model_is_the_same_at_every_call_and_knows_the_labels(
