@@ -41,3 +41,12 @@ def pack_first_fit_decreasing(
         window: >= 1; how many consecutive samples may share bins.
     Raises: TypeError for another dtype or shape; ValueError naming the first bad length.
     """
+
+def pack_length_ordered(
+    lengths: NDArray[np.int64], capacity: int, window: int
+) -> NDArray[np.int64]:
+    """As pack_first_fit_decreasing, but samples of like lengths share bins. O(N).
+
+    In each window the samples fill, by falling length, one bin after the other: a bin is closed
+    when the next sample does not fit.
+    """

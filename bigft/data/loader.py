@@ -7,9 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
-from bigft.data.order import Ids, Order, cut, shard_for_evaluation
+from bigft.data.cut import cut, shard_for_evaluation
+from bigft.data.order import Order
+from bigft.data.packing import Ids, join
 from bigft.data.prepare import PreparedSplit
 from bigft.data.records import Batch, Feature
 
@@ -22,9 +25,11 @@ READ_AHEAD = 2
 class StepLoader:
     """This rank's micro-batches of any global step; close it, or use it in a `with`.
 
-    Every rank gets the same number of micro-batches. Where it has no samples for one, it gets the
-    shortest sample of the global batch at weight zero (num_targets 0).
+    Every rank gets the same number of micro-batches. Where it has no rows for one, it gets the
+    shortest sample of the global batch at weight zero (num_targets 0). Packed rows are collated as
+    one feature with `parts` each.
 
+    max_samples, max_tokens: bounds on a micro-batch's rows, and on rows x longest row.
     last_step: the last step (from 0) that will be asked for; nothing beyond it is read ahead.
     pin_memory: page-locked tensors, for copies to a CUDA device that overlap with compute.
     """
@@ -41,13 +46,24 @@ class StepLoader:
         last_step: int,
         pin_memory: bool = False,
     ) -> None:
+        def read(row: Ids) -> Feature:
+            features = [split.feature(int(sample)) for sample in row]
+            return features[0] if order.row_capacity is None else join(features)
+
         def load(step: int) -> list[Batch]:
-            ids = order.global_batch(step)
+            rows, ids = order.rows(step), order.global_batch(step)
             micro_batches = cut(
-                ids, order.lengths, world_size, max_samples=max_samples, max_tokens=max_tokens
+                np.arange(len(rows)),
+                np.array([order.lengths[row].sum() for row in rows]),
+                world_size,
+                max_samples=max_samples,
+                max_tokens=max_tokens,
             )[rank]
-            filler = int(ids[order.lengths[ids].argmin()])
-            return [_load(split, collate, part, filler, pin_memory) for part in micro_batches]
+            filler = ids[[order.lengths[ids].argmin()]]
+            return [
+                _load([read(rows[row]) for row in part], lambda: read(filler), collate, pin_memory)
+                for part in micro_batches
+            ]
 
         self._ahead = _ReadAhead(load, last_step)
 
@@ -103,9 +119,11 @@ class EvalLoader:
         shortest = int(self._split.lengths.argmin())
 
         def load(index: int) -> EvalBatch:
-            rows = self._rows_of[index]
-            batch = _load(self._split, self._collate, rows, shortest, self._pin_memory)
-            return EvalBatch(batch, is_filler=not len(rows))
+            features = [self._split.feature(int(row)) for row in self._rows_of[index]]
+            batch = _load(
+                features, lambda: self._split.feature(shortest), self._collate, self._pin_memory
+            )
+            return EvalBatch(batch, is_filler=not features)
 
         ahead = _ReadAhead(load, len(self) - 1)
         try:
@@ -116,12 +134,9 @@ class EvalLoader:
 
 
 def _load(
-    split: PreparedSplit, collate: Collate, rows: Ids, filler: int, pin_memory: bool
+    features: list[Feature], filler: Callable[[], Feature], collate: Collate, pin_memory: bool
 ) -> Batch:
-    if len(rows):
-        batch = collate([split.feature(int(row)) for row in rows])
-    else:
-        batch = collate([split.feature(filler)]).without_targets()
+    batch = collate(features) if features else collate([filler()]).without_targets()
     if not pin_memory:
         return batch
     inputs: dict[str, torch.Tensor] = {

@@ -74,15 +74,32 @@ Array<std::int32_t> decode_spans(const py::object& tags, const py::object& offse
   return to_array<bigft::Span, std::int32_t>(spans, {static_cast<py::ssize_t>(spans.size()), 4});
 }
 
-Array<std::int64_t> pack_first_fit_decreasing(const py::object& lengths, std::int64_t capacity,
-                                              std::int64_t window) {
-  const auto lengths_ = vector_of<std::int64_t>(lengths, "pack_first_fit_decreasing", "lengths");
-  std::vector<std::int64_t> bins;
+using Pack = void (*)(bigft::Samples, std::int64_t, std::int64_t, std::int64_t*);
+
+template <Pack pack>
+Array<std::int64_t> packed(const std::string& name, const py::object& lengths,
+                           std::int64_t capacity, std::int64_t window) {
+  const auto lengths_ = vector_of<std::int64_t>(lengths, name, "lengths");
+  Array<std::int64_t> bins(lengths_.size());
+  const bigft::Samples samples{lengths_.data(), lengths_.size()};
+  std::int64_t* const bins_ = bins.mutable_data();
   {
     py::gil_scoped_release release;
-    bins = bigft::pack_first_fit_decreasing(lengths_.data(), lengths_.size(), capacity, window);
+    pack(samples, capacity, window, bins_);
   }
-  return to_array<std::int64_t, std::int64_t>(bins, {static_cast<py::ssize_t>(bins.size())});
+  return bins;
+}
+
+template <Pack pack>
+void define_pack(py::module_& module, const char* name) {
+  module.def(
+      name,
+      [name = std::string(name)](const py::object& lengths, std::int64_t capacity,
+                                 std::int64_t window) {
+        return packed<pack>(name, lengths, capacity, window);
+      },
+      py::arg("lengths"), py::arg("capacity"), py::arg("window"),
+      "The bin number of each sample, int64 [N], none holding more than capacity.");
 }
 
 }  // namespace
@@ -92,7 +109,6 @@ PYBIND11_MODULE(_host, module) {
   module.def("decode_spans", &decode_spans, py::arg("tags"), py::arg("offsets"), py::arg("prefix"),
              py::arg("type"), py::arg("convention"),
              "Entity spans as int32 [num_spans, 4]: sentence, start, end (exclusive), type.");
-  module.def("pack_first_fit_decreasing", &pack_first_fit_decreasing, py::arg("lengths"),
-             py::arg("capacity"), py::arg("window"),
-             "The bin number of each sample, int64 [N], none holding more than capacity.");
+  define_pack<bigft::pack_first_fit_decreasing>(module, "pack_first_fit_decreasing");
+  define_pack<bigft::pack_length_ordered>(module, "pack_length_ordered");
 }

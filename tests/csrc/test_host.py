@@ -129,17 +129,12 @@ def test_decode_spans_names_what_does_not_fit(change, error, message):
         _host.decode_spans(**{**GOOD, **change})
 
 
-def pack(lengths, capacity, window):
-    return _host.pack_first_fit_decreasing(np.array(lengths, np.int64), capacity, window).tolist()
-
-
 def first_fit_decreasing(lengths, capacity, window):
     """The definition, bin after bin."""
     bins, num_bins = [0] * len(lengths), 0
     for begin in range(0, len(lengths), window):
         room = []
-        inside = range(begin, min(begin + window, len(lengths)))
-        for sample in sorted(inside, key=lambda index: (-lengths[index], index)):
+        for sample in longest_first(lengths, begin, window):
             fitting = (bin_ for bin_, left in enumerate(room) if left >= lengths[sample])
             bin_ = next(fitting, len(room))
             if bin_ == len(room):
@@ -150,22 +145,75 @@ def first_fit_decreasing(lengths, capacity, window):
     return bins
 
 
+def length_ordered(lengths, capacity, window):
+    bins, num_bins = [0] * len(lengths), 0
+    for begin in range(0, len(lengths), window):
+        left = 0
+        for sample in longest_first(lengths, begin, window):
+            if lengths[sample] > left:
+                num_bins, left = num_bins + 1, capacity
+            left -= lengths[sample]
+            bins[sample] = num_bins - 1
+    return bins
+
+
+def longest_first(lengths, begin, window):
+    inside = range(begin, min(begin + window, len(lengths)))
+    return sorted(inside, key=lambda index: (-lengths[index], index))
+
+
+PACKERS = {
+    "first_fit_decreasing": (_host.pack_first_fit_decreasing, first_fit_decreasing),
+    "length_ordered": (_host.pack_length_ordered, length_ordered),
+}
+every_packer = pytest.mark.parametrize("name", PACKERS)
+
+
+def pack(name, lengths, capacity, window):
+    return PACKERS[name][0](np.array(lengths, np.int64), capacity, window).tolist()
+
+
+@every_packer
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 20), max_size=60), st.integers(20, 30), st.integers(1, 70))
-def test_bins_are_those_of_first_fit_decreasing(lengths, capacity, window):
-    bins = pack(lengths, capacity, window)
-    assert bins == first_fit_decreasing(lengths, capacity, window)
+@given(
+    st.integers(1, 70_000).flatmap(  # lengths of one byte, of two and of three
+        lambda capacity: st.tuples(
+            st.lists(st.integers(1, capacity) | st.integers(1, min(capacity, 20)), max_size=60),
+            st.just(capacity),
+        )
+    ),
+    st.integers(1, 70),
+)
+def test_bins_are_those_of_the_definition(name, problem, window):
+    lengths, capacity = problem
+    bins = pack(name, lengths, capacity, window)
+    assert bins == PACKERS[name][1](lengths, capacity, window)
     by_bin = sorted(range(len(bins)), key=bins.__getitem__)
     totals = [sum(lengths[i] for i in group) for _, group in groupby(by_bin, bins.__getitem__)]
     assert all(total <= capacity for total in totals)
     assert sorted(set(bins)) == list(range(len(totals)))
 
 
-def test_samples_share_bins_only_within_their_window():
-    assert pack([5, 5, 5, 5], capacity=20, window=2) == [0, 0, 1, 1]
-    assert pack([5, 5, 5, 5], capacity=20, window=10**15) == [0, 0, 0, 0]
+@every_packer
+def test_samples_share_bins_only_within_their_window(name):
+    assert pack(name, [5, 5, 5, 5], capacity=20, window=2) == [0, 0, 1, 1]
+    assert pack(name, [5, 5, 5, 5], capacity=20, window=10**15) == [0, 0, 0, 0]
 
 
+def test_first_fit_fills_gaps_and_length_ordered_keeps_like_lengths_together():
+    lengths = [9, 8, 7, 3, 2, 1]
+    assert pack("first_fit_decreasing", lengths, 10, 6) == [0, 1, 2, 2, 1, 0]
+    assert pack("length_ordered", lengths, 10, 6) == [0, 1, 2, 2, 3, 3]
+
+
+@every_packer
+def test_lengths_near_the_largest_integer_are_packed(name):
+    huge = 2**62
+    assert pack(name, [huge, huge, 1], huge, 3) == [0, 1, 2]
+    assert pack(name, [], 10, 3) == []
+
+
+@every_packer
 @pytest.mark.parametrize(
     ("lengths", "window", "message"),
     [
@@ -174,16 +222,17 @@ def test_samples_share_bins_only_within_their_window():
         ([3], 0, "window: expected at least 1, found 0"),
     ],
 )
-def test_packing_names_what_does_not_fit(lengths, window, message):
-    with pytest.raises(ValueError, match=message):
-        pack(lengths, 10, window)
-    with pytest.raises(TypeError, match="lengths: expected a one-dimensional int64 array"):
-        _host.pack_first_fit_decreasing(np.array([1.5]), 10, 4)
+def test_packing_names_what_does_not_fit(name, lengths, window, message):
+    with pytest.raises(ValueError, match=f"pack_{name}: {message}"):
+        pack(name, lengths, 10, window)
+    with pytest.raises(TypeError, match=f"pack_{name}: lengths: expected a one-dimensional int64"):
+        PACKERS[name][0](np.array([1.5]), 10, 4)
 
 
-def test_other_threads_run_while_the_loop_does():
+@every_packer
+def test_other_threads_run_while_the_loop_does(name):
     """Holding the GIL, the loop would let the counting thread take no turn until it ends."""
-    lengths = np.random.default_rng(0).integers(1, 512, 1_000_000)
+    lengths = np.random.default_rng(0).integers(1, 512, 3_000_000)
     turns, done = [], threading.Event()
 
     def count():
@@ -194,8 +243,8 @@ def test_other_threads_run_while_the_loop_does():
     counter = threading.Thread(target=count)
     counter.start()
     begin = time.perf_counter()
-    _host.pack_first_fit_decreasing(lengths, 512, 1_000_000)
+    PACKERS[name][0](lengths, 512, 3_000_000)
     end = time.perf_counter()
     done.set()
     counter.join()
-    assert sum(begin < turn < end for turn in turns) >= 5
+    assert sum(begin < turn < end for turn in turns) >= 3

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bigft.data.cut import cut
 from bigft.data.loader import READ_AHEAD, EvalLoader, StepLoader
-from bigft.data.order import Order, cut
+from bigft.data.order import Order
 from bigft.data.prepare import PreparedSplit, prepare_split
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 
@@ -45,7 +46,14 @@ def collate(features: Sequence[Feature]) -> Batch:
 
 
 def rows(batches: Sequence[Batch]) -> Counter[tuple[int, int]]:
-    return Counter((f.record, f.window) for b in batches if b.num_targets for f in b.features)
+    """The samples of all rows that count."""
+    return Counter(
+        (sample.record, sample.window)
+        for batch in batches
+        if batch.num_targets
+        for feature in batch.features
+        for sample in feature.samples
+    )
 
 
 StepLoaders = Callable[..., StepLoader]
@@ -61,8 +69,9 @@ def loader(split: PreparedSplit) -> Iterator[StepLoaders]:
         world_size: int = 1,
         size: int = 8,
         max_samples: int | None = 2,
+        row_capacity: int | None = None,
     ) -> StepLoader:
-        order = Order(split.lengths, 0, global_batch_size=size)
+        order = Order(split.lengths, 0, global_batch_size=size, row_capacity=row_capacity)
         made.append(
             StepLoader(split, order, collate, rank, world_size, max_samples, None, LAST_STEP)
         )
@@ -96,6 +105,37 @@ def test_a_rank_without_samples_runs_the_shortest_one_at_weight_zero(
     assert [f.length for f in batch.features] == [split.lengths[ids].min()]
     assert (batch.num_targets, batch.num_tokens) == (0, 0)
     assert (batch.labels_BT == IGNORE_INDEX).all()
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 5])
+def test_packed_rows_hold_the_samples_of_the_step_whatever_the_world(
+    split: PreparedSplit, loader: StepLoaders, world_size: int
+) -> None:
+    order = Order(split.lengths, 0, global_batch_size=8, row_capacity=12)
+    ranks = [
+        loader(rank=rank, world_size=world_size, row_capacity=12) for rank in range(world_size)
+    ]
+    for step in (0, 1, 7):
+        batches = [one.batches(step) for one in ranks]
+        assert len({len(own) for own in batches}) == 1
+        seen = [batch for own in batches for batch in own]
+        features = [split.feature(int(i)) for i in order.global_batch(step)]
+        assert rows(seen) == Counter((f.record, f.window) for f in features)
+        joined = [f.parts for batch in seen if batch.num_targets for f in batch.features]
+        wanted = [tuple(split.feature(int(i)) for i in row) for row in order.rows(step)]
+        assert sorted(joined, key=str) == sorted(wanted, key=str)
+        assert all(len(batch.features) <= 2 for batch in seen)
+
+
+def test_a_rank_without_rows_runs_one_that_is_collated_like_the_others(
+    split: PreparedSplit, loader: StepLoaders
+) -> None:
+    last = loader(rank=4, world_size=5, row_capacity=64).batches(0)
+    assert [batch.num_targets for batch in last] == [0]
+    ids = Order(split.lengths, 0, global_batch_size=8).global_batch(0)
+    (row,) = last[0].features
+    (sample,) = row.parts
+    assert sample.length == split.lengths[ids].min()
 
 
 def test_any_step_may_be_asked_for_at_any_time(loader: StepLoaders) -> None:

@@ -5,30 +5,47 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigft.data.order import Order, cut, shard_for_evaluation
+from bigft.data.order import MIN_WINDOWS, Order
+from bigft.data.packing import PACKERS
 
 MAX_LENGTH = 40
-WORLDS = (1, 2, 4, 7)
 
 lengths_of_samples = st.lists(st.integers(1, MAX_LENGTH), min_size=1, max_size=200)
 bounds = st.one_of(
     st.integers(1, 50).map(lambda size: {"global_batch_size": size}),
     st.integers(MAX_LENGTH, 400).map(lambda tokens: {"global_batch_tokens": tokens}),
 )
-orders = st.builds(
-    lambda lengths, seed, bound: Order(np.array(lengths), seed, **bound),
-    lengths_of_samples,
-    st.integers(0, 2**40),
-    bounds,
+packed = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {
+            "row_capacity": st.integers(MAX_LENGTH, 120),
+            "strategy": st.sampled_from(["first_fit_decreasing", "length_ordered"]),
+        }
+    ),
 )
+seeds = st.integers(0, 2**40)
+
+
+def made(lengths: list[int], seed: int, bound: dict[str, int], packing: dict[str, Any]) -> Order:
+    if "global_batch_tokens" in bound:
+        least = packing.get("row_capacity", 0)
+        bound = {"global_batch_tokens": max(bound["global_batch_tokens"], least)}
+    return Order(np.array(lengths), seed, **bound, **packing)
+
+
+orders = st.builds(made, lengths_of_samples, seeds, bounds, packed)
+unpacked_orders = st.builds(made, lengths_of_samples, seeds, bounds, st.just({}))
+packed_orders = orders.filter(lambda order: order.row_capacity is not None)
 quick = settings(max_examples=60, deadline=None)
 
 
@@ -39,10 +56,6 @@ def padded(ids: np.ndarray, lengths: np.ndarray) -> int:
 def skewed_lengths(num_samples: int) -> np.ndarray:
     random = np.random.default_rng(0)
     return np.clip(random.lognormal(3, 1, num_samples).astype(np.int64), 1, 512)
-
-
-def flat(parts: Iterable[Iterable[np.ndarray]]) -> Counter[int]:
-    return Counter(int(i) for rank in parts for part in rank for i in part)
 
 
 # --- Order ---
@@ -56,7 +69,7 @@ def test_every_sample_comes_exactly_once_per_epoch(order: Order, epoch: int) -> 
 
 
 @quick
-@given(orders)
+@given(unpacked_orders)
 def test_batches_keep_their_bound_and_at_most_one_of_a_count_is_partial(order: Order) -> None:
     batches = order.epoch_batches(0)
     if order.global_batch_size is None:
@@ -71,7 +84,7 @@ def test_batches_keep_their_bound_and_at_most_one_of_a_count_is_partial(order: O
 @given(orders)
 def test_any_step_is_computed_directly_as_iteration_reaches_it(order: Order) -> None:
     walked = [batch for epoch in range(3) for batch in order.epoch_batches(epoch)]
-    resumed = Order(order.lengths, order.seed, order.global_batch_size, order.global_batch_tokens)
+    resumed = replace(order)
     for step in reversed(range(len(walked))):
         np.testing.assert_array_equal(resumed.global_batch(step), walked[step])
     assert resumed.position(len(walked)) == (3, 0)
@@ -143,6 +156,10 @@ def test_batches_cannot_be_changed_by_their_reader() -> None:
 def test_an_order_refuses_what_it_cannot_keep() -> None:
     with pytest.raises(ValueError, match="sample 1 has 9 tokens: a batch holds 8"):
         Order(np.array([3, 9]), 0, global_batch_tokens=8)
+    with pytest.raises(ValueError, match="sample 1 has 9 tokens: a row holds 8"):
+        Order(np.array([3, 9]), 0, global_batch_size=2, row_capacity=8)
+    with pytest.raises(ValueError, match="a full row has 16 tokens: a batch holds 12"):
+        Order(np.array([3, 9]), 0, global_batch_tokens=12, row_capacity=16)
     for neither_or_both in ({}, {"global_batch_size": 2, "global_batch_tokens": 99}):
         with pytest.raises(ValueError, match="state one of"):
             Order(np.array([3, 9]), 0, **neither_or_both)
@@ -150,136 +167,164 @@ def test_an_order_refuses_what_it_cannot_keep() -> None:
         Order(np.array([]), 0, global_batch_size=2)
 
 
-# --- cut ---
+# --- rows ---
 
 
-def fewest_groups(lengths: list[int], max_samples: int, max_tokens: int) -> int:
-    """By trying every grouping of the sorted lengths."""
-    lengths = sorted(lengths)
-
-    @cache
-    def groups_from(start: int) -> int:
-        if start == len(lengths):
-            return 0
-        stops = range(start + 1, min(start + max_samples, len(lengths)) + 1)
-        fitting = [s for s in stops if (s - start) * lengths[s - 1] <= max_tokens]
-        return 1 + min(groups_from(stop) for stop in fitting)
-
-    return groups_from(0)
+@quick
+@given(orders, st.integers(0, 2))
+def test_the_rows_of_a_step_are_its_samples_one_after_the_other(order: Order, epoch: int) -> None:
+    first = sum(order.steps_in_epoch(earlier) for earlier in range(epoch))
+    for step in range(first, first + order.steps_in_epoch(epoch)):
+        rows = order.rows(step)
+        np.testing.assert_array_equal(np.concatenate(rows), order.global_batch(step))
+        if order.row_capacity is None:
+            assert {len(row) for row in rows} == {1}
+        else:
+            assert max(int(order.lengths[row].sum()) for row in rows) <= order.row_capacity
 
 
-cut_bounds = st.fixed_dictionaries(
-    {
-        "max_samples": st.none() | st.integers(1, 20),
-        "max_tokens": st.none() | st.integers(MAX_LENGTH, 300),
-    }
+def groups(rows: Iterable[Iterable[int]]) -> Counter[frozenset[int]]:
+    return Counter(frozenset(int(i) for i in row) for row in rows)
+
+
+@quick
+@given(packed_orders.filter(lambda order: order.global_batch_size is not None))
+def test_a_batch_of_so_many_samples_has_the_same_ones_packed(order: Order) -> None:
+    unpacked = replace(order, row_capacity=None)
+    packer = PACKERS[order.strategy]
+    assert order.row_capacity is not None
+    for step in range(2 * order.steps_in_epoch(0)):
+        ids = unpacked.global_batch(step)
+        assert sorted(order.global_batch(step)) == sorted(ids)
+        rows = packer(order.lengths[ids], order.row_capacity, len(ids))
+        expected = [ids[rows == row] for row in range(rows.max() + 1)]
+        assert groups(order.rows(step)) == groups(expected)
+
+
+@quick
+@given(packed_orders.filter(lambda order: order.global_batch_tokens is not None))
+def test_a_batch_of_so_many_tokens_has_the_rows_that_they_fill(order: Order) -> None:
+    assert order.row_capacity is not None
+    assert order.global_batch_tokens is not None
+    per_step = order.global_batch_tokens // order.row_capacity
+    *steps, last = [len(order.rows(step)) for step in range(order.steps_in_epoch(0))]
+    assert set(steps) <= {per_step}
+    assert 1 <= last <= per_step
+
+
+def test_windows_are_packed_as_a_whole_and_their_rows_are_shuffled() -> None:
+    lengths = skewed_lengths(400)
+    order = Order(lengths, 0, global_batch_tokens=512, row_capacity=512)
+    rows = [row for step in range(order.steps_in_epoch(0)) for row in order.rows(step)]
+    least = math.ceil(lengths.sum() / 512)
+    assert least <= len(rows) <= least + MIN_WINDOWS + 1  # a window leaves a row unfilled or two
+    longest = [int(lengths[row].max()) for row in rows]  # in a window it falls from row to row
+    assert sum(second > first for first, second in pairwise(longest)) > len(rows) / 4
+
+
+@pytest.mark.parametrize(("rows", "at_least"), [(1, 0.98), (8, 0.995)])
+def test_first_fit_decreasing_fills_the_rows(rows: int, at_least: float) -> None:
+    lengths = skewed_lengths(20_000)
+    order = Order(lengths, 0, global_batch_tokens=rows * 512, row_capacity=512)
+    num_rows = sum(len(order.rows(step)) for step in range(order.steps_in_epoch(0)))
+    fill = lengths.sum() / 512 / num_rows
+    print(f"fill {fill:.4f}")
+    assert fill > at_least
+
+
+def test_packed_epochs_differ_in_the_composition_of_rows() -> None:
+    order = Order(skewed_lengths(100), 0, global_batch_tokens=1024, row_capacity=512)
+    begin, end = order.steps_in_epoch(0), order.total_steps(2)
+    first = groups(row for step in range(begin) for row in order.rows(step))
+    second = groups(row for step in range(begin, end) for row in order.rows(step))
+    assert (first & second).total() < first.total() / 2
+
+
+# --- mixing ---
+
+
+def mixed(sizes: list[int], shares: list[float], **options: Any) -> Order:
+    """Lengths are random; the samples of the sources lie interleaved."""
+    random = np.random.default_rng(0)
+    sources = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    lengths = random.integers(1, MAX_LENGTH, len(sources))
+    options = options or {"global_batch_size": 4}
+    return Order(lengths, 0, source_of_sample=sources, shares=tuple(shares), **options)
+
+
+mixtures = st.lists(st.tuples(st.integers(1, 40), st.floats(0.01, 10)), min_size=1, max_size=4).map(
+    lambda sources: [list(each) for each in zip(*sources, strict=True)]
 )
 
 
+def times_seen(order: Order, epochs: int) -> np.ndarray:
+    ids = [batch for epoch in range(epochs) for batch in order.epoch_batches(epoch)]
+    return np.bincount(np.concatenate(ids), minlength=len(order.lengths))
+
+
 @quick
-@given(lengths_of_samples, cut_bounds, st.data())
-def test_a_cut_keeps_every_id_and_bound_in_the_fewest_micro_steps(
-    lengths: list[int], bound: dict[str, int | None], data: st.DataObject
+@given(mixtures, st.integers(1, 7))
+def test_samples_of_a_source_come_equally_often_and_sources_in_their_shares(
+    mixture: list[list[Any]], epochs: int
 ) -> None:
-    array = np.array(lengths)
-    chosen = data.draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1))
-    ids = np.array(sorted(chosen))
-    max_samples, max_tokens = bound["max_samples"] or len(ids), bound["max_tokens"] or 10**9
-    fewest = fewest_groups(array[ids].tolist(), max_samples, max_tokens)
-    for world_size in WORLDS:
-        parts = cut(ids, array, world_size, **bound)
-        assert flat(parts) == Counter(ids.tolist())
-        assert [len(rank) for rank in parts] == [math.ceil(fewest / world_size)] * world_size
-        for part in (part for rank in parts for part in rank):
-            assert len(part) <= max_samples
-            assert padded(part, array) <= max_tokens
-        empty = [step for rank in parts for step, part in enumerate(rank) if not len(part)]
-        assert set(empty) <= {len(parts[0]) - 1}
+    order = mixed(*mixture)
+    seen = times_seen(order, epochs)
+    assert seen.sum() == epochs * len(order.lengths)
+    for source, share in enumerate(mixture[1]):
+        of_source = seen[order.source_of_sample == source]
+        assert of_source.max() - of_source.min() <= 1
+        exact = epochs * len(order.lengths) * share / sum(mixture[1])
+        assert abs(of_source.sum() - exact) < epochs
 
 
 @quick
-@given(orders)
-def test_the_world_sees_the_same_global_batches_whatever_its_size(order: Order) -> None:
-    for step in range(order.steps_in_epoch(0)):
-        ids = order.global_batch(step)
-        for world_size in WORLDS:
-            assert flat(cut(ids, order.lengths, world_size, max_samples=3)) == Counter(ids.tolist())
-
-
-def sizes(parts: list[list[np.ndarray]]) -> list[list[int]]:
-    return [[len(part) for part in rank] for rank in parts]
-
-
-def test_eight_samples_are_cut_as_one_would_by_hand() -> None:
-    ids, lengths = np.arange(8), np.arange(10, 18)
-    assert sizes(cut(ids, lengths, 1, max_samples=8)) == [[8]]
-    assert sizes(cut(ids, lengths, 2, max_samples=2)) == [[2, 2], [2, 2]]
-    assert sizes(cut(ids, lengths, 4, max_samples=3)) == [[2], [2], [2], [2]]
-    assert sizes(cut(ids, lengths, 3, max_samples=8)) == [[3], [3], [2]]
-    assert sizes(cut(ids[:2], lengths, 3, max_samples=8)) == [[1], [1], [0]]
-    assert sizes(cut(ids, lengths, 4, max_tokens=1000)) == [[2], [2], [2], [2]]
-
-
-def test_ranks_hold_like_lengths_at_a_micro_step_and_the_longest_come_first() -> None:
-    lengths = skewed_lengths(64)
-    parts = cut(np.arange(64), lengths, 4, max_samples=4)
-    for step in range(3):
-        now = np.concatenate([lengths[rank[step]] for rank in parts])
-        later = np.concatenate([lengths[rank[step + 1]] for rank in parts])
-        assert now.min() >= later.max()
-
-
-def test_micro_batches_by_tokens_are_alike_in_padded_tokens() -> None:
-    lengths = np.full(20, 10)
-    parts = cut(np.arange(20), lengths, 4, max_tokens=190)
-    assert sizes(parts) == [[5], [5], [5], [5]]
-
-
-def test_a_cut_refuses_a_sample_above_the_bound() -> None:
-    with pytest.raises(ValueError, match="sample 4 has 50 tokens: a batch holds 49"):
-        cut(np.array([1, 4]), np.array([1, 2, 3, 4, 50]), 2, max_tokens=49)
-
-
-# --- evaluation ---
-
-
-@quick
-@given(
-    st.lists(st.lists(st.integers(1, MAX_LENGTH), min_size=1, max_size=5), max_size=60),
-    st.sampled_from(WORLDS),
-    st.integers(1, 9),
-)
-def test_evaluation_shards_by_record_with_windows_in_order(
-    windows: list[list[int]], world_size: int, max_samples: int
+@given(mixtures, bounds, packed)
+def test_a_mixture_is_packed_cut_and_resumed_like_any_order(
+    mixture: list[list[Any]], bound: dict[str, int], packing: dict[str, Any]
 ) -> None:
-    record_of_row = np.array([r for r, w in enumerate(windows) for _ in w], dtype=np.int64)
-    lengths = np.array([length for w in windows for length in w], dtype=np.int64)
-    shards = shard_for_evaluation(record_of_row, lengths, world_size, max_samples)
-    assert flat(shards) == Counter(range(len(lengths)))
-    assert len({len(rank) for rank in shards}) == 1
-    seen: set[int] = set()
-    for rank in shards:
-        assert all(len(batch) <= max_samples for batch in rank)
-        rows = [int(row) for batch in rank for row in batch]
-        records = [int(record_of_row[row]) for row in rows]
-        runs = [r for i, r in enumerate(records) if i == 0 or records[i - 1] != r]
-        assert len(runs) == len(set(runs)), "a record's windows are not contiguous"
-        assert not seen & set(runs), "a record on two ranks"
-        seen |= set(runs)
-        assert all(a < b for a, b in pairwise(rows) if record_of_row[a] == record_of_row[b])
+    bound = {name: max(number, 120) for name, number in bound.items()}
+    order = mixed(*mixture, **bound, **packing)
+    walked = [batch for epoch in range(2) for batch in order.epoch_batches(epoch)]
+    for step in reversed(range(len(walked))):
+        np.testing.assert_array_equal(replace(order).global_batch(step), walked[step])
+        np.testing.assert_array_equal(np.concatenate(order.rows(step)), walked[step])
+    assert sum(map(len, walked)) == 2 * len(order.lengths)
 
 
-def test_evaluation_is_balanced_and_pads_little() -> None:
-    lengths = skewed_lengths(2_000)
-    shards = shard_for_evaluation(np.arange(2_000), lengths, 4, 16)
-    tokens = [sum(int(lengths[b].sum()) for b in rank) for rank in shards]
-    assert max(tokens) < 1.05 * min(tokens)
-    assert len(shards[0]) == math.ceil(2_000 / 4 / 16)
-    in_order = np.array_split(np.arange(2_000), 4 * len(shards[0]))
+def test_shares_are_counted_as_one_would_by_hand() -> None:
+    def counts(sizes: list[int], shares: list[float]) -> list[int]:
+        order = mixed(sizes, shares)
+        ids = np.concatenate(order.epoch_batches(0))
+        assert order.source_of_sample is not None
+        return np.bincount(order.source_of_sample[ids], minlength=len(sizes)).tolist()
 
-    def waste(batches: Iterable[np.ndarray]) -> float:
-        return sum(padded(b, lengths) for b in batches) / lengths.sum() - 1
+    assert counts([50, 50], [0.29, 0.71]) == [29, 71]
+    assert counts([90, 10], [1, 1]) == [50, 50]
+    assert counts([4, 3, 3], [1, 1, 1]) == [4, 3, 3]  # thirds of 10: the first takes the rest
+    assert counts([1, 99], [1, 0.001]) == [100, 0]
 
-    sorted_waste, plain_waste = waste(b for rank in shards for b in rank), waste(in_order)
-    print(f"padding per real token: sorted {sorted_waste:.3f}, in file order {plain_waste:.3f}")
-    assert sorted_waste < plain_waste / 5
+
+def test_a_source_is_drawn_in_new_permutations_pass_after_pass() -> None:
+    """Half of a source an epoch: which half differs, and two epochs together are the whole."""
+    order = mixed([40, 20], [1, 2])
+    epochs = [np.concatenate(order.epoch_batches(epoch)) for epoch in range(8)]
+    halves = [np.unique(ids) for ids in epochs[::2]]
+    assert order.source_of_sample is not None
+    of_first = [frozenset(half[order.source_of_sample[half] == 0].tolist()) for half in halves]
+    assert [len(half) for half in of_first] == [20] * 4
+    assert len(set(of_first)) == 4
+    assert (times_seen(order, 2)[order.source_of_sample == 0] == 1).all()
+
+
+def test_the_mixture_is_the_same_on_every_machine_and_numpy() -> None:
+    sources = np.array([0, 0, 0, 1, 1, 1, 1])
+    order = Order(
+        np.array([5, 1, 4, 2, 3, 9, 8]), 3, 2, source_of_sample=sources, shares=(5.0, 2.0)
+    )
+    assert [b.tolist() for b in order.epoch_batches(1)] == [[0], [2, 2], [0, 1], [6, 4]]
+
+
+def test_a_share_of_a_source_without_samples_is_refused() -> None:
+    order = Order(np.ones(3), 0, 2, source_of_sample=np.zeros(3, np.int64), shares=(0.5, 0.5))
+    with pytest.raises(ValueError, match=r"source 1 has a share of 0\.5, no samples"):
+        order.global_batch(0)
