@@ -63,8 +63,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current directory: config.yaml, train.jsonl, test.jsonl and a tiny BERT in model."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory, empty; a verb that is called in it stays in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIGFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
@@ -72,11 +72,17 @@ def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, "1")  # or `train` would start this process anew
     for name in (*launcher.LAUNCHER_VARIABLES, "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
-    Path("config.yaml").write_text(CONFIG)
-    for name, rows in {"train.jsonl": TRAIN, "test.jsonl": TEST}.items():
-        Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("model").symlink_to(tiny_model)
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield tmp_path
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def place(tiny_model: Path, here: Path) -> Path:
+    """The current directory: config.yaml, train.jsonl, test.jsonl and a tiny BERT in model."""
+    Path("config.yaml").write_text(CONFIG)
+    for name, rows in {"train.jsonl": TRAIN, "test.jsonl": TEST}.items():
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("model").symlink_to(tiny_model)
+    return here

@@ -115,7 +115,6 @@ def _train(
     stop: StopRequest,
 ) -> dict[str, Any] | None:
     """The results; None if a signal stopped the run. The heavy imports happen here."""
-    from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
     from bigft.report import attach_sinks
     from bigft.runtime.process_group import choose_accelerator, join, leave
 
@@ -143,11 +142,7 @@ def _train(
     if config.train.full_determinism:
         use_deterministic_algorithms()
     world = join(launch, config.parallel.ddp_timeout)
-    # Under ZeRO-3 the model is built in the parts that the ranks will hold.
-    born_sharded = effective_zero_stage(config) == 3 and config.adapt.method != "qlora"
-    model = run.build_model(
-        shard_by=deepspeed_config(config, world.size) if born_sharded else None
-    )
+    model = run.build_model(shard_by=run.shard_by(world.size))
     results = fit(run, model, world, events, directory, stop, checkpoint)
     leave()
     if results is not None and is_first:

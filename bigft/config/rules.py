@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from bigft.config.adapt_rules import adapt_contradictions, unused_options
 from bigft.config.clash import Clash as Clash
 from bigft.config.sections import RunConfig, TrainConfig
+from bigft.config.sharding_rules import sharding_contradictions
 from bigft.config.task_rules import generation_remarks, task_contradictions
 
 
@@ -24,6 +25,7 @@ def contradictions(config: RunConfig) -> Iterator[Clash]:
     yield from _batch(config.train)
     yield from _best(config)
     yield from adapt_contradictions(config)
+    yield from sharding_contradictions(config)
     yield from task_contradictions(config)
 
 
@@ -37,7 +39,9 @@ def _model(config: RunConfig) -> Iterator[Clash]:
         )
     if config.train.bf16 and config.train.fp16:
         yield Clash(("train.fp16", "train.bf16"), "both fp16 and train.bf16 are true", "choose one")
-    if "flash" in (model.attn_implementation or "") and not (config.train.bf16 or config.train.fp16):
+    if "flash" in (model.attn_implementation or "") and not (
+        config.train.bf16 or config.train.fp16
+    ):
         yield Clash(
             ("model.attn_implementation", "train.bf16"),
             f"{model.attn_implementation} computes in 16 bits only, but train.bf16 is false",

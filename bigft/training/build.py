@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigft import __version__
+from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import DataConfig, RunConfig, TrainConfig
 from bigft.data.order import Order
@@ -87,7 +88,7 @@ class Run:
         auto_class = self.task.auto_class
         dtype = compute_dtype(config.train) if freezes_base(options) else "float32"
         if shard_by is not None:
-            model = load_sharded(config.model, model_config, auto_class, shard_by)
+            model = load_sharded(config.model, model_config, auto_class, shard_by, dtype)
         else:
             extra = {} if device == "meta" else load_options(options, dtype)
             model = load_model(
@@ -99,6 +100,12 @@ class Run:
         model = adapt_model(model, options, self.tokenizer)
         self.task.attach_head(model)
         return model
+
+    def shard_by(self, world_size: int) -> dict[str, Any] | None:
+        """DeepSpeed's config where the model is born sharded (ZeRO-3), for `build_model`."""
+        if effective_zero_stage(self.config) != 3 or self.config.adapt.method == "qlora":
+            return None
+        return deepspeed_config(self.config, world_size)
 
     def probe_features(self, number: int) -> list[Feature]:
         """A few training rows, the shortest that have a target: to try a model out on."""
@@ -289,7 +296,7 @@ def _row_notes(data: DataConfig, splits: dict[str, PreparedSplit]) -> list[str]:
         if long := int((windows > 1).sum()):
             notes.append(
                 f"{long} of {split.num_records} records of {name} are longer than a row: "
-                f"cut into {windows[windows > 1].sum()} overlapping windows"
+                f"cut into {windows[windows > 1].sum()} windows"
             )
     if problems:
         raise BadInput(problems)

@@ -23,6 +23,7 @@ def build_engine(
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    _cast_what_is_not_sharded(model)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=ds_config)
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)
     if engine.zero_optimization_stage() == 0:
@@ -30,6 +31,17 @@ def build_engine(
     if dist.get_world_size() == 1:
         _reduce_nothing(engine)
     return engine
+
+
+def _cast_what_is_not_sharded(model: nn.Module) -> None:
+    """Adapters on a model that was born sharded get its dtype; DeepSpeed casts all other models,
+    but takes this one as it is, and cannot shard two dtypes."""
+    parameters = list(model.parameters())
+    sharded = next((each for each in parameters if hasattr(each, "ds_id")), None)
+    if sharded is not None:
+        for parameter in parameters:
+            if not hasattr(parameter, "ds_id"):
+                parameter.data = parameter.data.to(sharded.dtype)
 
 
 def _keep_gradient_norm(engine: Any) -> None:

@@ -187,6 +187,7 @@ class Loop:
             learning_rate=self._learning_rate,
             grad_norm=self._grad_norm,
             num_targets=window.targets,
+            num_tokens=window.tokens,
             tokens_per_second=window.tokens / seconds,
         )
         state.total_loss += loss_sum

@@ -74,7 +74,8 @@ def _train_one(world: World, config: RunConfig, stop_at: int | None) -> Any:
     if world.is_first:
         events.attach(watch)
     checkpoint = checkpoint_to_resume(run, directory, world.size)
-    results = fit(run, run.build_model(), world, events, directory, stop, checkpoint)
+    model = run.build_model(shard_by=run.shard_by(world.size))
+    results = fit(run, model, world, events, directory, stop, checkpoint)
     return [event for event in log if event["event"] != "report"], results
 
 

@@ -1,0 +1,136 @@
+"""Bad input of a language model's run is refused before training, by name and with the mend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import byte_tokenizer, tiny_model
+
+Refused = Callable[..., list[str]]
+
+CONFIG = """\
+task: causal-lm
+model: {model_name_or_path: model}
+data:
+  train_file: chat.jsonl
+  max_seq_length: 48
+train:
+  output_dir: run
+"""
+TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools here') }}"
+    "{% endif %}<s>{{ m['role'] }} {{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant {% endif %}"
+)
+SPECIALS = {"eos_token": "</s>", "bos_token": "<s>"}
+
+
+def message(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+GOOD = {"messages": [message("user", "hi"), message("assistant", "ho")]}
+
+
+@pytest.fixture
+def place(here: Path) -> Path:
+    """A run of a tiny Llama on one good conversation."""
+    tiny_model("llama", "AutoModelForCausalLM").save_pretrained("model")
+    save_tokenizer()
+    Path("config.yaml").write_text(CONFIG)
+    Path("chat.jsonl").write_text(json.dumps(GOOD) + "\n")
+    return here
+
+
+def save_tokenizer(**specials: str | None) -> None:
+    tokenizer = byte_tokenizer(**{**SPECIALS, **specials})
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained("model")
+
+
+def test_what_is_spoilt_here_is_accepted_as_it_is(notes: Callable[..., list[str]]) -> None:
+    assert notes() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ('{"messages": [', "chat.jsonl:2:15: no JSON (Expecting value); write one JSON object a "
+         "line"),
+        ({"messages": [message("user", "hi"), {"content": "ho"}]},
+         "chat.jsonl:2: message 2 of `messages` has no role (keys: content); give it \"role\" (or "
+         '"from")'),
+        ({"messages": [message("user", "hi"), message("asistant", "ho")]},
+         "chat.jsonl:2: message 2 of `messages` has the unknown role 'asistant'; did you mean "
+         "assistant?"),
+        ({"messages": [message("user", "hi"), message("assistant", " ")]},
+         "chat.jsonl:2: message 2 of `messages`, the assistant's, is empty; write an answer or "
+         "delete it"),
+        ({"messages": [message("user", "hi")]},
+         "chat.jsonl:2: no assistant's message in `messages`; nothing could be learnt from it"),
+        ({"messages": [message("user", "hi"), message("tool", "x"), message("assistant", "ho")]},
+         "chat.jsonl:2: the chat template refuses it (TemplateError: no tools here); mend the "
+         "sample, or give another data.chat_template"),
+        ({"messages": [message("user", "hi " * 40), message("assistant", "ho")]},
+         "chat.jsonl:2: its 3 targets stand beyond the first 48 tokens: nothing is left to learn; "
+         "raise data.max_seq_length, or delete the sample"),
+        ({"instruction": "say", "output": "ho"},
+         "chat.jsonl:2: the form Alpaca (fields: instruction, output) in a file that began as "
+         "messages at line 1; put one form in a file"),
+    ],
+)  # fmt: skip
+def test_a_sample_that_cannot_be_used(
+    refused: Refused, line: Any, answer: str, place: Path
+) -> None:
+    text = line if isinstance(line, str) else json.dumps(line)
+    with Path("chat.jsonl").open("a") as file:
+        file.write(text + "\n")
+    assert refused() == [answer]
+
+
+def test_a_tokenizer_without_eos(refused: Refused, place: Path) -> None:
+    save_tokenizer(eos_token=None)
+    (answer,) = refused()
+    assert answer == (
+        "config.yaml:2: model.model_name_or_path: the tokenizer of model has no eos token; add "
+        '"eos_token" to its tokenizer_config.json or name another one in model.tokenizer_name'
+    )
+
+
+def test_a_tokenizer_without_pad_pads_with_eos(
+    notes: Callable[..., list[str]], place: Path
+) -> None:
+    save_tokenizer(pad_token=None)
+    assert notes() == ["rows are padded with the eos token </s>: padding is no target"]
+
+
+def test_a_vocabulary_larger_than_the_embedding(refused: Refused, place: Path) -> None:
+    tiny_model("llama", "AutoModelForCausalLM", vocab_size=100).save_pretrained("model")
+    assert refused() == [
+        "config.yaml: model.tokenizer_name: the tokenizer has 260 tokens, the model's embedding 100 rows; use "
+        "the model's own tokenizer"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "answer"),
+    [
+        (["adapt={method: lora, target_modules: [q_prj]}"],
+         "'q_prj' matches no module; did you mean q_proj?"),
+        (["adapt={method: qlora}", "parallel.zero_stage=3"], "whole on every rank"),
+        (["adapt={method: prompt}", "data.packing=true"], "virtual tokens"),
+        (["parallel.offload_param=cpu"],
+         "at parallel.zero_stage 1 every rank keeps all parameters"),
+        (["data.chat_template=none.jinja"],
+         "none.jinja cannot be read (No such file or directory); name a Jinja file"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be_had(
+    refused: Refused, place: Path, overrides: list[str], answer: str
+) -> None:
+    (found,) = refused(*overrides)
+    assert answer in found
