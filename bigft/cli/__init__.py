@@ -23,6 +23,7 @@ VERBS = {
     "env": "print versions and hardware",
     "evaluate": "measure a run's model on a split",
     "predict": "write a run's predictions",
+    "export": "write a run's model elsewhere, an adapter merged into its base",
     "status": "say how a run stands",
     "bench": "measure an operator beside its peers (in a checkout)",
 }

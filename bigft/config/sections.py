@@ -163,7 +163,7 @@ class OptimConfig(Section):
     layerwise_lr_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Factor on the learning rate from each layer to the one below; null: none."""
     weight_decay: NotNegative = 0.0
-    """Decoupled weight decay; biases and norms have none."""
+    """Weight decay, decoupled in AdamW, Lion and bitsandbytes' Adam; biases and norms have none."""
     adam_beta1: Fraction = 0.9
     """Decay of the mean of the gradient."""
     adam_beta2: Fraction = 0.999

@@ -33,13 +33,7 @@ def sharding_contradictions(config: RunConfig) -> Iterator[Clash]:
 def _whole_weights(config: RunConfig) -> Iterator[Clash]:
     """What needs whole weights where ZeRO-3 keeps a part of each."""
     adapt = config.adapt
-    if isinstance(adapt, Qlora):
-        yield Clash(
-            ("parallel.zero_stage", "adapt.method"),
-            "3, but the 4-bit weights of adapt.method qlora stay whole on every rank",
-            "set parallel.zero_stage to 2, or adapt.method to lora",
-        )
-    elif isinstance(adapt, Dora) or (isinstance(adapt, Lora) and adapt.use_dora):
+    if isinstance(adapt, Dora) or (isinstance(adapt, Lora | Qlora) and adapt.use_dora):
         yield Clash(
             (
                 "adapt.method" if isinstance(adapt, Dora) else "adapt.use_dora",

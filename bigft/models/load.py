@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
+from bigft.models.layers import head_modules
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -20,23 +21,28 @@ POSITIONS_AFTER_PAD = {
 }
 
 
-def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The run's tokenizer: a fast one, with a pad token, that takes words as well as text.
+def load_tokenizer(model: ModelConfig, *, reads_words: bool = True) -> PreTrainedTokenizerBase:
+    """The run's tokenizer, with a pad token.
 
+    reads_words: the task gives it words (token classification), and each comes with its space; it
+        must be a fast one, which can tell what became of a word.
+        False: the task gives it running text, which it reads as its model was pretrained to; it
+        must have an eos token, which also pads where there is no other.
     Raises BadInput, naming the key, if it cannot be found or used.
     """
     from transformers import AutoTokenizer
 
     name = model.tokenizer_name or model.model_name_or_path
     key = "model.tokenizer_name" if model.tokenizer_name else "model.model_name_or_path"
+    options = {"add_prefix_space": True} if reads_words else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=model.revision, add_prefix_space=True, trust_remote_code=False
+            name, revision=model.revision, trust_remote_code=False, **options
         )
     except Exception as error:  # of every kind, KeyError too, for files that are damaged
         raise _not_loaded(key, name, error) from error
     problems = []
-    if not tokenizer.is_fast:
+    if reads_words and not tokenizer.is_fast:
         problems.append(
             Problem(
                 key,
@@ -44,19 +50,31 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
                 "set model.tokenizer_name to one with a tokenizer.json",
             )
         )
-    if tokenizer.pad_token_id is None:
-        problems.append(
-            Problem(
-                key,
-                f"the tokenizer of {name} has no pad token",
-                'add "pad_token" to its tokenizer_config.json or name another one in '
-                "model.tokenizer_name",
-            )
+    if not reads_words and tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    needed = {"pad": reads_words, "eos": not reads_words}
+    problems += [
+        Problem(
+            key,
+            f"the tokenizer of {name} has no {token} token",
+            f'add "{token}_token" to its tokenizer_config.json or name another one in '
+            "model.tokenizer_name",
         )
+        for token, is_needed in needed.items()
+        if is_needed and getattr(tokenizer, f"{token}_token_id") is None
+    ]
     if problems:
         raise BadInput(problems)
-    _read_words_as_text(tokenizer)
+    if reads_words:
+        _read_words_as_text(tokenizer)
     return tokenizer
+
+
+def tokenizer_notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a user should know of a tokenizer that was loaded, one sentence each."""
+    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return []
+    return [f"rows are padded with the eos token {tokenizer.eos_token}: padding is no target"]
 
 
 def _read_words_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -142,6 +160,7 @@ def load_model(
     auto_class: str,
     dtype: str = "float32",
     device: str = "cpu",
+    quantization_config: Any = None,
 ) -> PreTrainedModel:
     """The model; `from_scratch` gives random weights of the global seed.
 
@@ -149,6 +168,8 @@ def load_model(
 
     auto_class: the name of transformers' Auto class of the task.  dtype: "auto" is the file's.
     device: "meta" reads only the names and shapes of the weights.
+    quantization_config: transformers', for weights that are quantised as they are read; those of
+        a new head are not.
     Raises BadInput if the weights cannot be read or do not fit the body of the architecture.
     """
     import torch
@@ -156,10 +177,13 @@ def load_model(
     from safetensors import SafetensorError
 
     factory = getattr(transformers, auto_class)
-    extra = {}
+    extra: dict[str, Any] = {}
     if model.attn_implementation is not None:
         extra["attn_implementation"] = model.attn_implementation
     name = model.model_name_or_path
+    if quantization_config is not None:
+        skeleton = load_model(model, config, auto_class, device="meta")
+        quantization_config.llm_int8_skip_modules = head_modules(skeleton) or None
     transformers.utils.logging.disable_progress_bar()
     verbosity = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # a new head is no news: the task says so
@@ -175,6 +199,7 @@ def load_model(
             use_safetensors=True,
             dtype=dtype,
             device_map=device if device == "meta" else None,
+            quantization_config=quantization_config,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **extra,

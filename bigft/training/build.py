@@ -29,7 +29,7 @@ from bigft.data.prepare import (
 )
 from bigft.data.records import Feature
 from bigft.data.source import input_files
-from bigft.models.adapt import adapt_model, freezes_base, load_options
+from bigft.models.adapt import adapt_model, freezes_base, load_options, virtual_tokens
 from bigft.models.load import (
     check_vocabulary,
     load_model,
@@ -145,7 +145,10 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
         tokenizer = load_tokenizer(config.model, reads_words=task_class.reads_words)
         model_config = load_model_config(config.model)
         check_vocabulary(tokenizer, model_config)
-        max_length = window_length(config.data, max_positions(tokenizer, model_config))
+        positions = max_positions(tokenizer, model_config)
+        if positions is not None:
+            positions -= virtual_tokens(config.adapt)
+        max_length = window_length(config.data, positions)
     if problems:
         # What is wrong with the data is told in the same go.
         with collect(problems):

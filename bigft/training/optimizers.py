@@ -10,49 +10,120 @@ import torch
 from torch import nn
 
 from bigft.config.sections import OptimConfig, SchedulerKwargs
+from bigft.models.layers import layer_numbers
 
 Groups = list[dict[str, Any]]
 
 
+Factory = Callable[[Groups, OptimConfig], torch.optim.Optimizer]
+
+
+def _betas(optim: OptimConfig) -> tuple[float, float]:
+    return optim.adam_beta1, optim.adam_beta2
+
+
 def _adamw_torch(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        groups, betas=(optim.adam_beta1, optim.adam_beta2), eps=optim.adam_epsilon, fused=True
-    )
+    return torch.optim.AdamW(groups, betas=_betas(optim), eps=optim.adam_epsilon, fused=True)
+
+
+def _adam(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, betas=_betas(optim), eps=optim.adam_epsilon, fused=True)
 
 
 def _sgd(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups)
 
 
-def _adamw_8bit(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
-    from bitsandbytes.optim.adamw import AdamW8bit
-
-    return AdamW8bit(groups, betas=(optim.adam_beta1, optim.adam_beta2), eps=optim.adam_epsilon)
+def _rmsprop(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(groups, alpha=optim.adam_beta2, eps=optim.adam_epsilon)
 
 
-OPTIMIZERS: dict[str, Callable[[Groups, OptimConfig], torch.optim.Optimizer]] = {
+def _cpu_adam(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW on the host's cores; DeepSpeed compiles it at its first use, which takes a minute."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    made: torch.optim.Optimizer = DeepSpeedCPUAdam(
+        groups, betas=_betas(optim), eps=optim.adam_epsilon, adamw_mode=True
+    )
+    return made
+
+
+def _adam_8bit(name: str) -> Factory:
+    """Of bitsandbytes; decays apart from the gradient in Adam too. Paged states are on GPUs only:
+    on a CPU they are plain ones."""
+
+    def make(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
+        kind = getattr(_bitsandbytes(), name)
+        made: torch.optim.Optimizer = kind(groups, betas=_betas(optim), eps=optim.adam_epsilon)
+        return made
+
+    return make
+
+
+def _lion_8bit(name: str) -> Factory:
+    def make(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = getattr(_bitsandbytes(), name)(groups, betas=_betas(optim))
+        return made
+
+    return make
+
+
+def _sgd_8bit(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
+    """With momentum adam_beta1: without it there is no state to keep in 8 bits."""
+    made: torch.optim.Optimizer = _bitsandbytes().SGD8bit(
+        groups, lr=optim.learning_rate, momentum=optim.adam_beta1
+    )
+    return made
+
+
+def _bitsandbytes() -> Any:
+    import bitsandbytes.optim
+
+    return bitsandbytes.optim
+
+
+OPTIMIZERS: dict[str, Factory] = {
     "adamw_torch": _adamw_torch,
+    "adam": _adam,
     "sgd": _sgd,
-    "adamw_8bit": _adamw_8bit,
+    "rmsprop": _rmsprop,
+    "adamw_8bit": _adam_8bit("AdamW8bit"),
+    "adam_8bit": _adam_8bit("Adam8bit"),
+    "lion_8bit": _lion_8bit("Lion8bit"),
+    "sgd_8bit": _sgd_8bit,
+    "paged_adamw_8bit": _adam_8bit("PagedAdamW8bit"),
+    "paged_adam_8bit": _adam_8bit("PagedAdam8bit"),
+    "paged_lion_8bit": _lion_8bit("PagedLion8bit"),
+    "cpu_adam": _cpu_adam,
 }
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig, head_names: Set[str]) -> Groups:
-    """Trainable parameters by (head or body, decayed or not); biases and norms never decay.
+    """Trainable parameters by (head or body, layer, decayed or not); biases and norms never decay.
 
-    Each group holds its own `peak_lr`, which `set_learning_rate` scales by the schedule.
+    Each group holds its own `peak_lr`, which `set_learning_rate` scales by the schedule. With
+    layerwise_lr_decay d, what is n layers below the top has the rate learning_rate * d ** n
+    (`layer_numbers`); a head_learning_rate is as it is.
     head_names: the parameters that the task put on top of the pretrained model.
     """
     undecayed = set(_undecayed_names(model))
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    decay = optim.layerwise_lr_decay
+    numbers = {} if decay is None else layer_numbers(model)
+    top = max(numbers.values(), default=0)
+    groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            kind = (name in head_names, name not in undecayed)
-            groups.setdefault(kind, []).append(parameter)
+            is_head = name in head_names
+            number = top if is_head else numbers.get(name, 0)
+            groups.setdefault((is_head, top - number, name not in undecayed), []).append(parameter)
     head_lr = optim.head_learning_rate
     result = []
-    for (is_head, decays), parameters in sorted(groups.items(), key=lambda item: item[0]):
-        peak = head_lr if is_head and head_lr is not None else optim.learning_rate
+    for (is_head, below_top, decays), parameters in sorted(
+        groups.items(), key=lambda item: item[0]
+    ):
+        peak = optim.learning_rate * (decay or 1.0) ** below_top
+        if is_head and head_lr is not None:
+            peak = head_lr
         result.append(
             {
                 "params": parameters,
@@ -73,7 +144,8 @@ def _undecayed_names(model: nn.Module) -> Iterator[str]:
 
 
 def set_learning_rate(optimizer: Any, factor: float) -> float:
-    """Sets every group's rate to peak_lr * factor; returns the first group's."""
+    """Sets every group's rate to peak_lr * factor; returns the first group's: of the highest layer
+    of the body that is trained."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     return float(optimizer.param_groups[0]["lr"])

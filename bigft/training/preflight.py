@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # What an optimizer keeps of each parameter, in bytes; one that is not here counts as nothing.
 STATE_BYTES = {"adamw_torch": 8, "adam": 8, "cpu_adam": 8, "rmsprop": 4}
 STATE_BYTES |= {"adamw_8bit": 2, "adam_8bit": 2, "paged_adamw_8bit": 2, "paged_adam_8bit": 2}
-STATE_BYTES |= {"lion_8bit": 1, "paged_lion_8bit": 1}
+STATE_BYTES |= {"lion_8bit": 1, "paged_lion_8bit": 1, "sgd_8bit": 1}
 
 
 def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:

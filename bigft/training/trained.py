@@ -5,63 +5,84 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.load import load_config
-from bigft.config.sections import RunConfig
+from bigft.config.sections import ModelConfig, RunConfig
 from bigft.data.records import Record
+from bigft.models.adapt import load_options, virtual_tokens
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.load import load_model, load_model_config, load_tokenizer, max_positions
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.tasks.protocol import Prediction, Task
-from bigft.training.build import Run, prepare, window_length
+from bigft.training.build import Run, compute_dtype, prepare, window_length
 from bigft.training.evaluate import Evaluation, evaluate
+from bigft.training.export import ADAPTER_CONFIG
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
 class Trained:
-    """config: the run's, with the trained model in the place of the pretrained one."""
+    """config: the run's, with the trained model in the place of the pretrained one; of an adapter
+    the pretrained one stays, and the tokenizer is the run's."""
 
     config: RunConfig
     task: Task
+    tokenizer: PreTrainedTokenizerBase
     model: Any
     world: World
 
     @classmethod
     def load(cls, directory: RunDirectory) -> Trained:
-        """Raises BadInput if the directory holds no run or the run left no model."""
+        """Raises BadInput if the directory holds no run, the run left no model, or the base of
+        its adapter is no longer there."""
         directory.read()
         if not directory.model.is_dir():
             raise BadInput(
                 Problem(str(directory.path), "no model/ in it", "let the run finish first")
             )
-        config = load_config(str(directory.config_file)).config
-        source: dict[str, Any] = {
-            "model_name_or_path": str(directory.model),
-            "tokenizer_name": None,
-            "revision": None,
-            "from_scratch": False,
-            "config_overrides": {},
-        }
-        config = config.model_copy(update={"model": config.model.model_copy(update=source)})
-        tokenizer = load_tokenizer(config.model)
-        model_config = load_model_config(config.model)
-        names: Any = model_config.id2label
-        labels = [names[index] for index in sorted(names)]
-        length = window_length(config.data, max_positions(tokenizer, model_config))
+        return cls.at(load_config(str(directory.config_file)).config, directory.model)
+
+    @classmethod
+    def at(cls, config: RunConfig, place: Path) -> Trained:
+        """The same for what a run of that config exported to `place`."""
+        has_adapter = (place / ADAPTER_CONFIG).is_file()
+        exported = _exported(config.model, place)
+        model_section = exported
+        if has_adapter:
+            model_section = config.model.model_copy(update={"tokenizer_name": str(place)})
+        config = config.model_copy(update={"model": model_section})
         task_class = TASKS[config.task.name]
+        tokenizer = load_tokenizer(exported, reads_words=task_class.reads_words)
+        exported_config = load_model_config(exported)
+        labels: list[str] = []
+        if task_class.auto_class.endswith("Classification"):
+            names: Any = exported_config.id2label
+            labels = [names[index] for index in sorted(names)]
+        positions = max_positions(tokenizer, exported_config)
+        if positions is not None:
+            positions -= virtual_tokens(config.adapt)
+        length = window_length(config.data, positions)
         task = task_class(config, tokenizer, labels, length)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model: Any = load_model(config.model, model_config, task_class.auto_class, dtype="auto")
+        if has_adapter:
+            model: Any = on_its_base(config, task, place)
+        else:
+            model = load_model(exported, exported_config, task_class.auto_class, dtype="auto")
         task.attach_head(model)
         if model.dtype == torch.bfloat16 and emulates_bf16(device):
             multiply_in_fp32(model)
-        return cls(config, task, model.to(device).eval(), World(0, 0, 1, device, None))
+        world = World(0, 0, 1, device, None)
+        return cls(config, task, tokenizer, model.to(device).eval(), world)
 
     def evaluate(self, split: str, batch_size: int) -> Evaluation:
         """Scores of one split of the run's data. Raises BadInput if the config names none."""
@@ -84,12 +105,51 @@ class Trained:
         """One answer per record, in order, as the records come."""
         source = iter(records)
         while chunk := list(islice(source, batch_size)):
-            features = [feature for record in chunk for feature in self.task.encode(record)]
+            features = [feature for record in chunk for feature in self.task.encode_prompt(record)]
             parts: dict[int, list[Prediction]] = {record.index: [] for record in chunk}
             for start in range(0, len(features), batch_size):
                 batch = self.task.collate(features[start : start + batch_size])
-                predicted = self.task.predict(self.model, batch.to(self.world.device))
-                for feature, part in zip(batch.features, predicted.parts, strict=True):
+                answers = self.task.answer(self.model, batch.to(self.world.device))
+                for feature, part in zip(batch.features, answers, strict=True):
                     parts[feature.record].append(part)
             for record in chunk:
                 yield self.task.stitch(parts[record.index], record)
+
+
+def _exported(model: ModelConfig, place: Path) -> ModelConfig:
+    """The model section that reads what was exported there."""
+    source: dict[str, Any] = {
+        "model_name_or_path": str(place),
+        "tokenizer_name": None,
+        "revision": None,
+        "from_scratch": False,
+        "config_overrides": {},
+    }
+    return model.model_copy(update=source)
+
+
+def on_its_base(config: RunConfig, task: Task, place: Path, precise: bool = False) -> Any:
+    """The adapter at `place` on its base, which is as the run had it, dtype and quantisation too.
+
+    precise: in fp32, a quantised base in plain matrices of the numbers that training multiplied
+        with.
+    Raises BadInput if either cannot be loaded.
+    """
+    from peft import PeftModel
+
+    dtype = compute_dtype(config.train)
+    quantised = load_options(config.adapt, dtype)
+    base: Any = load_model(
+        config.model,
+        load_model_config(config.model, **task.model_options()),
+        task.auto_class,
+        dtype=dtype if quantised or not precise else "float32",
+        **quantised,
+    )
+    if precise:
+        base = (base.dequantize() if quantised else base).float()
+    try:
+        return PeftModel.from_pretrained(base, str(place), autocast_adapter_dtype=False)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        what = f"its adapter cannot be loaded ({next(iter(str(error).splitlines()), error)})"
+        raise BadInput(Problem(str(place), what, "export it again")) from error

@@ -111,8 +111,8 @@ def test_a_tokenizer_without_pad_pads_with_eos(
 def test_a_vocabulary_larger_than_the_embedding(refused: Refused, place: Path) -> None:
     tiny_model("llama", "AutoModelForCausalLM", vocab_size=100).save_pretrained("model")
     assert refused() == [
-        "config.yaml: model.tokenizer_name: the tokenizer has 260 tokens, the model's embedding 100 rows; use "
-        "the model's own tokenizer"
+        "config.yaml: model.tokenizer_name: the tokenizer has 260 tokens, the model's embedding "
+        "100 rows; use the model's own tokenizer"
     ]
 
 
@@ -121,7 +121,8 @@ def test_a_vocabulary_larger_than_the_embedding(refused: Refused, place: Path) -
     [
         (["adapt={method: lora, target_modules: [q_prj]}"],
          "'q_prj' matches no module; did you mean q_proj?"),
-        (["adapt={method: qlora}", "parallel.zero_stage=3"], "whole on every rank"),
+        (["adapt={method: dora}", "parallel.zero_stage=3"],
+         "DoRA takes the norms of whole weights"),
         (["adapt={method: prompt}", "data.packing=true"], "virtual tokens"),
         (["parallel.offload_param=cpu"],
          "at parallel.zero_stage 1 every rank keeps all parameters"),

@@ -22,6 +22,7 @@ from bigft.models.load import (
     load_model_config,
     load_tokenizer,
     max_positions,
+    tokenizer_notes,
 )
 from bigft.runtime.seeding import seed_everything
 
@@ -201,7 +202,26 @@ def test_a_tokenizer_without_a_pad_token_is_refused(tmp_path: Path) -> None:
     assert line.startswith(f"model.tokenizer_name: the tokenizer of {tmp_path} has no pad token; ")
 
 
-def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pad", "notes"), [("[PAD]", []), (None, ["rows are padded with the eos"])]
+)
+def test_eos_pads_running_text_where_nothing_else_does_and_says_so(
+    pad: str | None, notes: list[str], tmp_path: Path
+) -> None:
+    letter_tokenizer(pad_token=pad, eos_token="[SEP]").save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(options(tmp_path), reads_words=False)
+    assert tokenizer.pad_token == (pad or "[SEP]")
+    told = tokenizer_notes(tokenizer)
+    assert [note[: len(start)] for note, start in zip(told, notes, strict=True)] == notes
+
+
+def test_a_language_models_tokenizer_without_eos_is_refused(tmp_path: Path) -> None:
+    letter_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match='has no eos token; add "eos_token" to its'):
+        load_tokenizer(options(tmp_path), reads_words=False)
+
+
+def test_a_slow_tokenizer_is_refused_for_words(tmp_path: Path) -> None:
     # CANINE has no other: its tokens are characters, and transformers counts them in Python.
     settings = {"tokenizer_class": "CanineTokenizer", "model_max_length": 64}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -234,6 +254,18 @@ def test_a_byte_level_tokenizer_reads_words_as_running_text(kind: str, tmp_path:
     loaded.save_pretrained(tmp_path / "exported")  # as a run leaves it in model/
     again = load_tokenizer(options(tmp_path / "exported"))
     assert again(["a", "it's", "a"], is_split_into_words=True).tokens() == expected
+
+
+@pytest.mark.parametrize("kind", BYTE_LEVEL)
+def test_running_text_is_read_as_the_model_was_pretrained_to(kind: str, tmp_path: Path) -> None:
+    """A space put before a conversation's first letter would be one that nobody wrote."""
+    tokenizer = byte_tokenizer(merges=[("\u0120", "a")], eos_token="</s>")
+    tokenizer.backend_tokenizer.pre_tokenizer = BYTE_LEVEL[kind]
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(options(tmp_path), reads_words=False)
+    assert loaded("a a").tokens() == ["<s>", "a", "\u0120a", "</s>"]
+    as_words = load_tokenizer(options(tmp_path), reads_words=True)
+    assert as_words("a a").tokens() == ["<s>", "\u0120a", "\u0120a", "</s>"]
 
 
 def test_more_tokens_than_embeddings_are_refused() -> None:

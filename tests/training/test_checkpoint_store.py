@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from distributed.ranks import run_ranks
+from torch import nn
 from training.scenarios import Canary, load_damaged, save_and_load
 
 from bigft.config.errors import BadInput
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint import CheckpointStore, TrainerState
+from bigft.training.checkpoint.shards import trained_state
 
 ALONE = World(0, 0, 1, torch.device("cpu"), None)
 
@@ -26,8 +28,11 @@ class Shards:
     def __init__(self, dies_at: int = -1) -> None:
         self.dies_at, self.step = dies_at, 0
 
-    def save_checkpoint(self, directory: str, tag: str, save_latest: bool) -> None:
+    def save_checkpoint(
+        self, directory: str, tag: str, save_latest: bool, exclude_frozen_parameters: bool
+    ) -> None:
         assert not save_latest  # the newest is told by its name
+        assert exclude_frozen_parameters  # a frozen base has files of its own
         Path(directory, tag).mkdir()
         if self.step == self.dies_at:
             raise KeyboardInterrupt
@@ -237,3 +242,48 @@ def test_a_shard_that_is_missing_or_damaged_is_named(
 def test_the_canary_sings(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Canary(str(tmp_path / "canary"))))
     assert os.path.exists(tmp_path / "canary")
+
+
+# -- frozen parameters --------------------------------------------------------------------------
+
+
+def half_frozen(width: int = 3) -> nn.Module:
+    """Its first layer is frozen, and tied to one that has no other name of its own."""
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, width), nn.Linear(3, 3))
+    module[0].requires_grad_(False)
+    module[3].weight = module[0].weight
+    return module
+
+
+def test_a_checkpoint_holds_what_is_trained_and_buffers_alone() -> None:
+    kept = {name.partition(".")[0] for name in trained_state(half_frozen())}
+    assert kept == {"1", "2", "3"}
+    assert "3.weight" not in trained_state(half_frozen())
+    assert "3.bias" in trained_state(half_frozen())
+    assert "1.running_mean" in trained_state(half_frozen())
+
+
+class Holding:
+    """What an engine is to a load: it gives the shard's parameters to who puts them in."""
+
+    def __init__(self, module: nn.Module, held: dict[str, torch.Tensor]) -> None:
+        self.module, self.held = module, held
+
+    def load_checkpoint(self, directory: str, tag: str, custom_load_fn: Any) -> None:
+        custom_load_fn(src=self.held, dst=self.module)
+
+
+def test_only_what_the_config_trains_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-1" / "ds").mkdir(parents=True)
+    (tmp_path / "checkpoint-1" / "ds" / "mp_rank_00_model_states.pt").touch()
+    store = CheckpointStore(RunDirectory(tmp_path), ALONE, None)
+    source, target = half_frozen(), half_frozen()
+    frozen = target[0].weight.clone()
+    held = trained_state(source)
+    store.load(Holding(target, held), tmp_path / "checkpoint-1")
+    assert torch.equal(target[2].weight, source[2].weight)
+    assert torch.equal(target[0].weight, frozen)
+    lacking = {name: tensor for name, tensor in held.items() if name != "2.bias"}
+    for other in (lacking, held | {"4.bias": torch.ones(1)}, trained_state(half_frozen(4))):
+        with pytest.raises(BadInput, match="holds other parameters than this config trains"):
+            store.load(Holding(half_frozen(), other), tmp_path / "checkpoint-1")

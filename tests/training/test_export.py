@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from distributed.ranks import run_ranks
+from peft import PeftConfig, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import LABELS, letter_tokenizer, tiny_model
+from training.adapters import ALONE, engine, finished_run
 from training.scenarios import HEADED, export
 
 from bigft.models.heads.token import attach_token_head
@@ -21,12 +22,6 @@ from bigft.training import export as export_module
 from bigft.training.export import export_model
 
 TIED = {"cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"}
-ALONE = World(0, 0, 1, torch.device("cpu"), None)
-
-
-def engine(model: Any) -> Any:
-    """What an engine without ZeRO-3 is to the export."""
-    return SimpleNamespace(module=model, zero_optimization_stage=lambda: 1)
 
 
 def write(model: Any, directory: Path) -> Path:
@@ -112,7 +107,7 @@ def test_a_file_that_differs_from_the_live_weights_is_not_put_in_place(
 ) -> None:
     write(tiny_model(), tmp_path)
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
-    compare = export_module._compare
+    compare = export_module.check_stored
 
     def tampered(directory: Path, *args: Any) -> None:
         path = directory / "model.safetensors"
@@ -121,10 +116,51 @@ def test_a_file_that_differs_from_the_live_weights_is_not_put_in_place(
         save_file(tensors, path, {"format": "pt"})
         compare(directory, *args)
 
-    monkeypatch.setattr(export_module, "_compare", tampered)
+    monkeypatch.setattr(export_module, "check_stored", tampered)
     with pytest.raises(RuntimeError, match=message):
         write(tiny_model(), tmp_path)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+# -- adapters -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "p-tuning"])
+def test_an_adapter_is_complete_by_itself(method: str, place: Path) -> None:
+    """Beside its weights it says what it belongs on, which labels it has, and how to tokenise."""
+    directory, run, model = finished_run(f"adapt.method={method}")
+    names = {path.name for path in directory.model.iterdir()}
+    assert names >= {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}
+    assert "model.safetensors" not in names
+    config = PeftConfig.from_pretrained(directory.model)
+    assert config.base_model_name_or_path == "model"
+    assert config.inference_mode
+    assert not model.active_peft_config.inference_mode  # it may go on to train
+    described = transformers.AutoConfig.from_pretrained(directory.model)
+    assert described.id2label == dict(enumerate(run.task.labels))
+    assert not hasattr(described, "quantization_config")
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    stored = load_file(directory.model / "adapter_model.safetensors")
+    assert stored.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in stored.items())
+
+
+def test_an_adapter_that_differs_from_the_live_one_is_not_put_in_place(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_stored = export_module.check_stored
+
+    def tampered(directory: Path, *args: Any) -> None:
+        path = directory / "adapter_model.safetensors"
+        tensors = load_file(path)
+        next(iter(tensors.values())).flatten()[0] += 1
+        save_file(tensors, path, {"format": "pt"})
+        check_stored(directory, *args)
+
+    monkeypatch.setattr(export_module, "check_stored", tampered)
+    with pytest.raises(RuntimeError, match="differs from the trained weights"):
+        finished_run("adapt.method=lora")
+    assert not [path for path in Path("out").iterdir() if "model" in path.name]
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:

@@ -100,6 +100,29 @@ def test_a_head_rate_of_zero_is_a_rate() -> None:
     assert rates["classifier.weight"] == 0.0
 
 
+def test_a_rate_falls_from_layer_to_layer_towards_the_embeddings() -> None:
+    model = tiny_model()  # of two layers
+    rates = by_name(model, "peak_lr", learning_rate=1e-3, layerwise_lr_decay=0.5)
+    for part, expected in {
+        "classifier": 1e-3, "layer.1.": 5e-4, "layer.0.": 2.5e-4, "embeddings": 1.25e-4,
+    }.items():  # fmt: skip
+        found = {rate for name, rate in rates.items() if part in name}
+        assert found == {expected}, part
+    own = by_name(
+        model, "peak_lr", learning_rate=1e-3, layerwise_lr_decay=0.5, head_learning_rate=2e-3
+    )
+    assert {rate for name, rate in own.items() if "classifier" in name} == {2e-3}
+    assert {n: r for n, r in own.items() if "classifier" not in n} == {
+        name: rate for name, rate in rates.items() if "classifier" not in name
+    }
+
+
+def test_the_rate_that_is_logged_is_of_the_highest_layer_below_the_head() -> None:
+    config = optim(learning_rate=1e-3, layerwise_lr_decay=0.5, weight_decay=0.1)
+    groups = parameter_groups(tiny_model(), config, {"classifier.weight", "classifier.bias"})
+    assert set_learning_rate(OPTIMIZERS["sgd"](groups, config), 1.0) == pytest.approx(5e-4)
+
+
 def test_groups_come_in_an_order_that_is_always_the_same() -> None:
     settings = {"weight_decay": 0.1, "head_learning_rate": 1e-2}
     kinds = [
@@ -127,11 +150,49 @@ def one_step(name: str, **keys: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return before, parameter.detach()
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("adamw_torch", 1e-6), ("adamw_8bit", 1e-3)])
-def test_adamw_decays_apart_from_the_gradient(name: str, tolerance: float) -> None:
+DECOUPLED = ["adamw_torch", "adamw_8bit", "adam_8bit", "paged_adamw_8bit", "paged_adam_8bit"]
+DECOUPLED += ["lion_8bit", "paged_lion_8bit"]
+
+
+@pytest.mark.parametrize("name", DECOUPLED)
+@pytest.mark.filterwarnings("ignore:Paged optimizers:UserWarning")  # on a CPU they are plain
+def test_decay_stands_apart_from_the_gradient(name: str) -> None:
     before, after = one_step(name)
-    # The first step of Adam is the gradient's sign.
+    # The first step of Adam, and every step of Lion, is the gradient's sign.
+    tolerance = 1e-3 if "8bit" in name else 1e-6
     torch.testing.assert_close(after, before * (1 - 0.1 * 0.5) - 0.1, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if "8bit" in name])
+@pytest.mark.filterwarnings("ignore:Paged optimizers:UserWarning")
+def test_the_state_of_8_bits_has_8_bits(name: str) -> None:
+    parameter = nn.Parameter(torch.randn(4096))
+    optimizer = OPTIMIZERS[name]([{"params": [parameter], "lr": 0.1}], optim(optim=name))
+    parameter.grad = torch.ones(4096)
+    optimizer.step()
+    state = optimizer.state[parameter]
+    assert state["state1"].dtype == torch.uint8
+    assert "state2" not in state or state["state2"].dtype == torch.uint8
+
+
+def test_adam_and_rmsprop_add_the_decay_to_the_gradient() -> None:
+    before, after = one_step("adam")
+    gradient = torch.ones(4096)
+    gradient[::2] = 3.0
+    gradient += 0.5 * before
+    torch.testing.assert_close(after, before - 0.1 * gradient.sign(), rtol=0, atol=1e-5)
+    before, after = one_step("rmsprop", adam_beta2=0.96)
+    step = gradient / (0.04 * gradient**2).sqrt()
+    torch.testing.assert_close(after, before - 0.1 * step, rtol=1e-4, atol=1e-5)
+
+
+def test_sgd_of_8_bits_has_momentum() -> None:
+    before, after = one_step("sgd_8bit", adam_beta1=0.5)
+    gradient = torch.ones(4096)
+    gradient[::2] = 3.0
+    torch.testing.assert_close(after, before - 0.1 * (gradient + 0.5 * before), rtol=0, atol=2e-2)
+    groups = [{"params": [nn.Parameter(torch.zeros(2))]}]
+    assert OPTIMIZERS["sgd_8bit"](groups, optim(adam_beta1=0.5)).param_groups[0]["betas"][0] == 0.5
 
 
 def test_sgd_is_the_plain_gradient_without_momentum() -> None:

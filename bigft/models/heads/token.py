@@ -101,6 +101,7 @@ class TokenHead(Head):
         self, labels_BT: torch.Tensor, scale: float, inputs: dict[str, Any]
     ) -> TokenHeadOutput:
         logits_BTC = self.stock_forward(**inputs).logits.float()
+        logits_BTC = logits_BTC[:, -labels_BT.shape[1] :]  # behind an adapter's virtual tokens
         loss_sum = F.cross_entropy(
             logits_BTC.flatten(0, 1),
             labels_BT.flatten(),
@@ -139,6 +140,7 @@ class TokenHead(Head):
             if undropped and dropout.training and dropout.p > 0:
                 dropout_p = dropout.p
                 seed = torch.randint(2**63 - 1, (2,), device=hidden_BTH.device)
+            hidden_BTH = hidden_BTH[:, -labels_BT.shape[1] :]  # behind an adapter's virtual tokens
             return ops.token_classification_head(
                 hidden_BTH.flatten(0, 1),
                 linear.weight,

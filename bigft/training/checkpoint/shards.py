@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from deepspeed.runtime.checkpoint_engine import CheckpointCommitInfo
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
+from torch import nn
 
 from bigft.config.errors import BadInput, Problem
 
@@ -25,6 +28,28 @@ def allowed_classes() -> list[Any]:
 def unusable(path: str | os.PathLike[str], why: str) -> BadInput:
     mend = "name an older checkpoint-<step>"
     return BadInput(Problem("train.resume_from_checkpoint", f"{path}: {why}", mend))
+
+
+def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Of the module's state: trained parameters by all their names, and buffers.
+
+    What is left out, frozen weights and how they are quantised, is the pretrained model's.
+    """
+    kept = {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    parameters = module.named_parameters(remove_duplicate=False)
+    kept |= {name for name, parameter in parameters if parameter.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name in kept}
+
+
+@contextmanager
+def only_trained(engine: Any) -> Iterator[None]:
+    """In the block the engine saves `trained_state`: its own option forgets the second names of
+    tied weights, and what belongs to 4-bit ones."""
+    engine.module_state_dict = lambda *args, **kwargs: trained_state(engine.module)
+    try:
+        yield
+    finally:
+        del engine.module_state_dict
 
 
 class SafeCheckpointEngine(CheckpointEngine):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from bigft.config.errors import BadInput, Problem
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.checkpoint.shards import unusable
+from bigft.training.checkpoint.shards import only_trained, trained_state, unusable
 
 SHARDS = "ds"  # DeepSpeed's tag: the subdirectory with its files
 STATE = "trainer.json"
@@ -77,14 +78,20 @@ class CheckpointStore:
         self._limit = save_total_limit
 
     def save(self, engine: Any, state: TrainerState) -> Path:
-        """Writes `checkpoint-<step>` and returns its path. Collective."""
+        """Writes `checkpoint-<step>` and returns its path; frozen parameters are not in it.
+
+        Collective.
+        """
         final = self._directory.path / f"checkpoint-{state.step}"
         temporary = self._directory.path / f".tmp-checkpoint-{state.step}"
         if self._world.is_first:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
         self._world.barrier()
-        engine.save_checkpoint(str(temporary), tag=SHARDS, save_latest=False)
+        with only_trained(engine):
+            engine.save_checkpoint(
+                str(temporary), tag=SHARDS, save_latest=False, exclude_frozen_parameters=True
+            )
         self._world.barrier()
         if self._world.is_first:
             text = json.dumps(asdict(state), indent=2)
@@ -100,11 +107,20 @@ class CheckpointStore:
     def load(self, engine: Any, checkpoint: Path) -> None:
         """Puts the checkpoint's weights and optimizer into the engine. Collective.
 
-        Raises BadInput if a shard is missing, damaged or holds more than tensors.
+        Raises BadInput if a shard is missing, damaged, holds more than tensors or other parameters
+        than are trained.
         """
         if not any((checkpoint / SHARDS).glob("*_model_states.pt")):
             raise unusable(checkpoint / SHARDS, "no DeepSpeed checkpoint in it")
-        engine.load_checkpoint(str(checkpoint), tag=SHARDS)
+
+        def put_into(src: dict[str, Any], dst: Any) -> None:
+            if _shapes(src) != _shapes(trained_state(dst)):
+                what = f"{checkpoint} holds other parameters than this config trains"
+                mend = "keep the section adapt of the run that continues"
+                raise BadInput(Problem("train.resume_from_checkpoint", what, mend))
+            dst.load_state_dict(src, strict=False)
+
+        engine.load_checkpoint(str(checkpoint), tag=SHARDS, custom_load_fn=put_into)
 
     def _set_aside_beyond(self, step: int) -> None:
         """What a run left that was resumed from before it: not where this one goes on."""
@@ -133,6 +149,10 @@ class CheckpointStore:
             trash = path.with_name(f".trash-{path.name}")
             os.replace(path, trash)
             shutil.rmtree(trash, ignore_errors=True)
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _replace_directory(new: Path, final: Path) -> None:
