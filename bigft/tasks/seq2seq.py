@@ -168,19 +168,19 @@ class Seq2Seq:
             raise BadInput(problems)
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
-        output = engine(
-            labels_BT=batch.labels_BT,
-            scale=scale,
-            target_rows_M=batch.target_rows_M,
-            **batch.inputs,
-        )
+        output = self._forward(engine, batch, scale)
         return Loss(output.loss, output.loss_sum)
+
+    def _forward(self, engine: Any, batch: Batch, scale: float) -> Any:
+        labels_BT = batch.labels_BT
+        rows_M = batch.target_rows_M.to(labels_BT.device, non_blocking=True)
+        return engine(labels_BT=labels_BT, scale=scale, target_rows_M=rows_M, **batch.inputs)
 
     # -- predictions --------------------------------------------------------------------------
 
     def predict(self, engine: Any, batch: Batch) -> Predicted:
         labels_BT = batch.labels_BT
-        output = engine(labels_BT=labels_BT, target_rows_M=batch.target_rows_M, **batch.inputs)
+        output = self._forward(engine, batch, 1.0)
         losses_B = output.loss_BT.sum(dim=1).tolist()
         correct_B = ((output.predictions_BT == labels_BT) & (labels_BT != IGNORE_INDEX)).sum(dim=1)
         parts: list[Prediction] = [

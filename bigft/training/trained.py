@@ -60,7 +60,9 @@ class Trained:
         model_section = exported
         if has_adapter:
             model_section = config.model.model_copy(update={"tokenizer_name": str(place)})
-        config = config.model_copy(update={"model": model_section})
+        # The chat template is the exported tokenizer's; its file may be gone.
+        data = config.data.model_copy(update={"chat_template": None})
+        config = config.model_copy(update={"model": model_section, "data": data})
         task_class = TASKS[config.task.name]
         tokenizer = load_tokenizer(exported, reads_words=task_class.reads_words)
         exported_config = load_model_config(exported)
