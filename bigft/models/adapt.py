@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def virtual_tokens(options: Any) -> int:
 
 def _full(model: PreTrainedModel, options: Any, tokenizer: Any) -> PreTrainedModel:
     model.requires_grad_(True)
-    return model
+    return _without_computed_tables(model)
 
 
 def _head(model: PreTrainedModel, options: Any, tokenizer: Any) -> PreTrainedModel:
@@ -89,6 +90,7 @@ def _head(model: PreTrainedModel, options: Any, tokenizer: Any) -> PreTrainedMod
         of_body -= {id(p) for p in output.parameters()} - {id(p) for p in below.parameters()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) not in of_body)
+    _without_computed_tables(model)
     _check_something_is_trained(model, "the head's weights are those of the embeddings (tied)")
     return model
 
@@ -118,7 +120,21 @@ def _freeze(model: PreTrainedModel, options: Any, tokenizer: Any) -> PreTrainedM
         raise BadInput(problems)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
+    _without_computed_tables(model)
     _check_something_is_trained(model, "every parameter is frozen")
+    return model
+
+
+def _without_computed_tables(model: PreTrainedModel) -> PreTrainedModel:
+    """Freezes what the architecture computes and never trains (Marian's and Pegasus' sinusoidal
+    positions): loading makes it trainable, and weight decay would wear it away."""
+    import torch
+
+    with torch.device("meta"):
+        fresh = type(model)(copy.deepcopy(model.config))
+    for name, parameter in fresh.named_parameters():
+        if not parameter.requires_grad:
+            model.get_parameter(name).requires_grad_(False)
     return model
 
 

@@ -38,6 +38,8 @@ def export_model(
         state_dict = _adapter_state(model, is_sharded, world)
     else:
         state_dict = _gathered(model.state_dict(keep_vars=True).items(), is_sharded, world)
+        for name in model._keys_to_ignore_on_save or ():  # computed anew when the model is loaded
+            state_dict.pop(name, None)
     if world.is_first:
 
         def write(place: Path) -> None:

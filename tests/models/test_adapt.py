@@ -11,6 +11,7 @@ import transformers
 from peft import PeftModel
 from pydantic import TypeAdapter
 from tiny import ARCHITECTURES, letter_tokenizer, save_tiny, tiny_model
+from tiny_seq2seq import tiny_seq2seq
 
 from bigft.config.adapt import AdaptConfig
 from bigft.config.errors import BadInput
@@ -288,3 +289,11 @@ def test_only_adapters_freeze_their_base() -> None:
     assert quantisation.bnb_4bit_quant_type == "nf4"
     assert quantisation.bnb_4bit_compute_dtype == torch.bfloat16
     assert not quantisation.bnb_4bit_use_double_quant
+
+
+def test_positions_that_an_architecture_computes_are_not_trained() -> None:
+    model = tiny_seq2seq("marian").requires_grad_(True)  # as loading leaves them
+    computed = {name for name, _ in model.named_parameters() if "embed_positions" in name}
+    trained = {name for name, p in adapted(model, "full").named_parameters() if p.requires_grad}
+    assert computed
+    assert trained == {name for name, _ in model.named_parameters()} - computed
