@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
@@ -69,6 +70,8 @@ def _answer(trained: Trained, task: Any, record: Any) -> str:
 
 def _lines() -> Iterator[str]:
     """What is typed, line by line, until the end of the input."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a byte that is no text ends no talk
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin)
         return

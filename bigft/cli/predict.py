@@ -70,6 +70,9 @@ def _check(args: Namespace) -> None:
         for word in args.overrides
         if not word.startswith(SETTABLE)
     ]
+    for text in args.text or ():
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            problems.append(Problem("--text", f"{text!r} is not UTF-8", "write it in UTF-8"))
     if args.chat and args.output:
         problems.append(Problem("--output", "given beside --chat", "leave it out"))
     if problems:
@@ -143,10 +146,16 @@ def _lines(stream: Iterable[bytes], name: str) -> Iterator[_Line]:
         except UnicodeDecodeError as error:
             raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
         if value.startswith("{"):
+            from bigft.data.formats.json_rows import half_of_a_pair
+
+            text = value
             try:
-                value = json.loads(value)
+                value = json.loads(text)
             except ValueError as error:
                 problem = Problem(where, f"no JSON ({error})", "write one object a line")
                 raise BadInput(problem) from error
+            if half_of_a_pair(text, value):
+                found = "one half of a surrogate pair: no character"
+                raise BadInput(Problem(where, found, "cut texts between characters"))
         if value and value != {"text": ""}:
             yield _Line(value, name, number)

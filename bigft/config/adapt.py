@@ -103,7 +103,7 @@ class Prompt(_Virtual):
 
     method: Literal["prompt"] = "prompt"
     """The way to adapt."""
-    prompt_tuning_init_text: str | None = None
+    prompt_tuning_init_text: Annotated[str, Field(min_length=1)] | None = None
     """Text whose embeddings the vectors start from; null: random."""
 
 

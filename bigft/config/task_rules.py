@@ -61,12 +61,20 @@ def _mixture(config: RunConfig) -> Iterator[Clash]:
     data = config.data
     if data.interleave_probs is None:
         return
-    shares, files = len(data.interleave_probs), len(data.train_file)
-    if shares != files:
+    in_pairs = data.format == "parallel"
+    files, shares = data.train_file[:: 2 if in_pairs else 1], len(data.interleave_probs)
+    if shares != len(files):
+        what = "pairs of files" if in_pairs else "files"
         yield Clash(
             ("data.interleave_probs", "data.train_file"),
-            f"{shares} shares for {files} files in data.train_file",
-            "give one share for each file",
+            f"{shares} shares for {len(files)} {what} in data.train_file",
+            "give one share for each",
+        )
+    elif len(set(files)) < len(files):
+        yield Clash(
+            ("data.interleave_probs", "data.train_file"),
+            "given, but a file stands twice in data.train_file",
+            "name it once, with the sum of its shares",
         )
 
 

@@ -83,10 +83,11 @@ class PreparedSplit:
         """
         return self._records.numbers("source")
 
-    @property
-    def source_of_row(self) -> NDArray[np.int64]:
-        """The same number for each row."""
-        return self.file_of_record[self.record_of_row]
+    def source_of_row(self, files: Sequence[str]) -> NDArray[np.int64]:
+        """For each row the number of the file, among those named, that its record came from."""
+        numbers, firsts = np.unique(self.file_of_record, return_index=True)
+        named = np.array([files.index(self.record(int(first)).file) for first in firsts])
+        return named[np.searchsorted(numbers, self.file_of_record)][self.record_of_row]
 
     @property
     def content_of_record(self) -> NDArray[np.int64]:

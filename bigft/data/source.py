@@ -18,6 +18,11 @@ def files_of(data: DataConfig, split: str) -> Sequence[str]:
     return files
 
 
+def sources(data: DataConfig) -> Sequence[str]:
+    """What data.interleave_probs gives shares to: files to train on, or the first of each pair."""
+    return data.train_file[:: 2 if data.format == "parallel" else 1]
+
+
 def input_files(data: DataConfig) -> list[str]:
     """Every file that the config names, directories opened up: what a fingerprint covers.
 
@@ -48,8 +53,10 @@ def read_split(data: DataConfig, split: str) -> list[Record] | None:
     return None if records is None else list(records)
 
 
-def stream_split(data: DataConfig, split: str) -> Iterator[Record] | None:
+def stream_split(data: DataConfig, split: str, *, of_words: bool = True) -> Iterator[Record] | None:
     """The records of one split, read as they are asked for; None if the config names none.
+
+    of_words: whether a file may be one of labelled words, where its format is to be found.
 
     The stream ends with BadInput if its files have problems.
     """
@@ -58,10 +65,11 @@ def stream_split(data: DataConfig, split: str) -> Iterator[Record] | None:
         text_column_name=data.text_column_name,
         label_column_name=data.label_column_name,
         sample_by=data.sample_by,
+        of_words=of_words,
         max_samples=data.max_train_samples if split == "train" else data.max_eval_samples,
     )
     if data.dataset_name is not None:
-        if split not in _hub_splits(data):
+        if split not in hub_splits(data):
             return None
         return stream_hub(
             data.dataset_name, data.dataset_config_name, data.dataset_revision, split, options
@@ -70,7 +78,8 @@ def stream_split(data: DataConfig, split: str) -> Iterator[Record] | None:
     return stream_records(files, options) if files else None
 
 
-def _hub_splits(data: DataConfig) -> list[str]:
+def hub_splits(data: DataConfig) -> list[str]:
+    """The splits of data.dataset_name. Raises BadInput if it cannot be found."""
     import datasets
 
     try:

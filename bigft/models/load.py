@@ -110,7 +110,7 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
     except (OSError, ValueError, StrictDataclassError) as error:
         raise _not_loaded("model.model_name_or_path", name, error) from error
     for field, value in model.config_overrides.items():
-        if not hasattr(config, field):
+        if not hasattr(config, field) or callable(getattr(config, field)):
             nearest = get_close_matches(field, config.to_dict(), n=1)
             raise BadInput(
                 Problem(
@@ -126,7 +126,9 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
             raise BadInput(Problem("model.config_overrides", reason)) from error
     if model.dropout is not None:
         for field, value in config.to_dict().items():
-            if "drop" in field and isinstance(value, (int, float)) and not isinstance(value, bool):
+            # LayerDrop is none: it leaves whole layers out.
+            is_dropout = "drop" in field and "layerdrop" not in field
+            if is_dropout and isinstance(value, (int, float)) and not isinstance(value, bool):
                 setattr(config, field, model.dropout)
     return config
 
@@ -208,7 +210,7 @@ def load_model(
         raise BadInput(
             Problem("model.attn_implementation", _reason(error), "install it or leave the key out")
         ) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _not_loaded("model.model_name_or_path", name, error) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)

@@ -43,12 +43,15 @@ def ia3(model: PreTrainedModel, options: Any, tokenizer: Any) -> PeftModel:
     if options.target_modules is None and kind not in KNOWN:
         what = f"not given, and peft has no choice of its own for {kind}"
         raise BadInput(Problem("adapt.target_modules", what, "name keys, values and feed-forward"))
-    config = IA3Config(
-        **_common(model, options),
-        target_modules=_targets(model, options.target_modules, "target_modules"),
-        feedforward_modules=_targets(model, options.feedforward_modules, "feedforward_modules"),
-        exclude_modules=_inside_of(model, head_modules(model)),
-    )
+    try:
+        config = IA3Config(
+            **_common(model, options),
+            target_modules=_targets(model, options.target_modules, "target_modules"),
+            feedforward_modules=_targets(model, options.feedforward_modules, "feedforward_modules"),
+            exclude_modules=_inside_of(model, head_modules(model)),
+        )
+    except ValueError as error:
+        raise BadInput(Problem("adapt.feedforward_modules", str(error))) from error
     return _wrap(model, config, "adapt.target_modules")
 
 
@@ -83,6 +86,13 @@ def prefix(model: PreTrainedModel, options: Any, tokenizer: Any) -> PeftModel:
     """Keys and values in front of every layer's."""
     from peft import PrefixTuningConfig
 
+    text: Any = model.config.get_text_config()
+    heads, width = text.num_attention_heads, text.hidden_size
+    if width % heads and getattr(text, "head_dim", None) is None:
+        what = (
+            f"prefix, but peft parts the width of {width} among {heads} heads, which leaves a rest"
+        )
+        raise BadInput(Problem("adapt.method", what, "choose prompt, p-tuning or lora"))
     config = PrefixTuningConfig(
         **_common(model, options),
         num_virtual_tokens=options.num_virtual_tokens,
@@ -159,6 +169,8 @@ def _targets(model: PreTrainedModel, asked: Any, key: str) -> Any:
     """As peft takes them. Raises BadInput for each that matches no module, or a tied one."""
     if asked is None or asked == ALL_LINEAR:
         return asked
+    if tuple(asked) == (ALL_LINEAR,):
+        return ALL_LINEAR
     key = f"adapt.{key}"
     names = [name for name, _ in model.named_modules() if name]
     if isinstance(asked, str):

@@ -52,6 +52,14 @@ class CausalLM:
         self._max_length = max_length
         self.labels: list[str] = []
         self._pattern = _compiled(self._options.exact_match_pattern)
+        if not tokenizer.is_fast:
+            raise BadInput(
+                Problem(
+                    "model.model_name_or_path",
+                    "its tokenizer is a slow one, which cannot tell where a token stands in a text",
+                    "set model.tokenizer_name to one with a tokenizer.json",
+                )
+            )
         self.tokenizer = tokenizer
         use_template(tokenizer, config.data.chat_template)
         self.renderer = Renderer(tokenizer)
@@ -64,7 +72,7 @@ class CausalLM:
         data = config.data
         splits: dict[str, Iterable[Record]] = {}
         for split in SPLITS:
-            records = stream_split(data, split)
+            records = stream_split(data, split, of_words=False)
             if records is not None:
                 splits[split] = normalised(
                     records,

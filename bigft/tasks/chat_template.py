@@ -53,7 +53,7 @@ def use_template(tokenizer: PreTrainedTokenizerBase, file: str | None) -> None:
 
     Raises BadInput if it cannot be read or is no Jinja. None changes nothing.
     """
-    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2 import TemplateSyntaxError
 
     if file is None:
         return
@@ -68,8 +68,8 @@ def use_template(tokenizer: PreTrainedTokenizerBase, file: str | None) -> None:
     except TemplateSyntaxError as error:
         problem = Problem(f"{file}:{error.lineno}", f"no Jinja ({error.message})", "mend it")
         raise BadInput(problem) from error
-    except TemplateError:
-        pass  # it wants another conversation than this one
+    except Exception:  # of every kind: it may want another conversation than this one
+        pass
 
 
 class Renderer:

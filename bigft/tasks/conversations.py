@@ -259,11 +259,11 @@ def _messages(value: Any, name: str) -> list[Message]:
 def _message(value: Any, where: str) -> Message:
     if not isinstance(value, dict):
         raise _Wrong(f"{where} is no object", 'write {"role": "user", "content": "..."}')
-    role = value.get("role", value.get("from"))
+    role = value.get("role") or value.get("from")
     if role is None:
         keys = ", ".join(value)
         raise _Wrong(f"{where} has no role (keys: {keys})", 'give it "role" (or "from")')
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         mend = did_you_mean(str(role), list(ROLES)) or f"there are {', '.join(ROLES)}"
         raise _Wrong(f"{where} has the unknown role {role!r}", mend)
     content = value.get("content", value.get("value"))

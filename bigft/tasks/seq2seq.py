@@ -67,7 +67,7 @@ class Seq2Seq:
         problems: list[Problem] = []
         for split in SPLITS:
             with collect(problems):
-                records = stream_split(config.data, split)
+                records = stream_split(config.data, split, of_words=False)
                 if records is not None:
                     splits[split] = pairs(records, config)
         if problems:

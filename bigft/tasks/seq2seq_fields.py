@@ -30,7 +30,7 @@ def pairs(records: Iterable[Record], config: RunConfig) -> Iterator[Record]:
             if len(problems) > MAX_PROBLEMS:
                 break
     if problems:
-        raise BadInput(capped(list(dict.fromkeys(problems)), record.file))
+        raise BadInput(capped(list(dict.fromkeys(problems)), problems[0].where.partition(":")[0]))
 
 
 def _pair(record: Record, config: RunConfig) -> dict[str, str]:

@@ -28,7 +28,7 @@ from bigft.data.prepare import (
     prepared,
 )
 from bigft.data.records import Feature
-from bigft.data.source import input_files
+from bigft.data.source import input_files, sources
 from bigft.models.adapt import adapt_model, freezes_base, load_options, virtual_tokens
 from bigft.models.load import (
     check_vocabulary,
@@ -94,6 +94,7 @@ class Run:
             model = load_model(
                 config.model, model_config, auto_class, dtype=dtype, device=device, **extra
             )
+        _check_layers(model, config)
         if config.train.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         seed_everything(config.train.seed, "adapter")
@@ -122,7 +123,7 @@ class Run:
             options["row_capacity"] = data.max_seq_length
             options["strategy"] = data.packing_strategy
         if data.interleave_probs is not None:
-            options["source_of_sample"] = train.source_of_row
+            options["source_of_sample"] = train.source_of_row(sources(data))
             options["shares"] = data.interleave_probs
         return Order(lengths=train.lengths, seed=self.config.train.seed, **options)
 
@@ -147,7 +148,11 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
         check_vocabulary(tokenizer, model_config)
         positions = max_positions(tokenizer, model_config)
         if positions is not None:
-            positions -= virtual_tokens(config.adapt)
+            virtual = virtual_tokens(config.adapt)
+            if virtual >= positions:
+                what = f"{virtual}, but the model has {positions} positions in all"
+                raise BadInput(Problem("adapt.num_virtual_tokens", what, "give fewer"))
+            positions -= virtual
         max_length = window_length(config.data, positions)
     if problems:
         # What is wrong with the data is told in the same go.
@@ -230,6 +235,20 @@ def window_length(data: DataConfig, positions: int | None) -> int | None:
     return data.max_seq_length or positions
 
 
+def _check_layers(model: PreTrainedModel, config: RunConfig) -> None:
+    """Raises BadInput if the layers cannot be called as the config asks for."""
+    if config.train.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        what = f"true, but {type(model).__name__} cannot recompute its activations"
+        raise BadInput(Problem("train.gradient_checkpointing", what, "set it to false"))
+    dropped = [
+        name for name, value in model.config.to_dict().items() if "layerdrop" in name and value
+    ]
+    if dropped and effective_zero_stage(config) == 3:
+        what = f"the model's {dropped[0]} leaves layers out at random, others on each rank"
+        mend = f"set model.config_overrides {{{dropped[0]}: 0.0}}, or parallel.zero_stage to 2"
+        raise BadInput(Problem("parallel.zero_stage", what, mend))
+
+
 def _template(data: DataConfig) -> list[str]:
     """The template's file, if there is one: the task tells of one that is missing."""
     file = data.chat_template
@@ -298,8 +317,8 @@ def _row_notes(data: DataConfig, splits: dict[str, PreparedSplit]) -> list[str]:
         windows = np.bincount(split.record_of_row)
         if long := int((windows > 1).sum()):
             notes.append(
-                f"{long} of {split.num_records} records of {name} are longer than a row: "
-                f"cut into {windows[windows > 1].sum()} windows"
+                f"{long} of {split.num_records} records of {name} became several rows, "
+                f"{windows[windows > 1].sum()} in all"
             )
     if problems:
         raise BadInput(problems)

@@ -68,9 +68,34 @@ def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> 
                 "restore them, or start anew in another train.output_dir",
             )
         )
+    for key, now in what_stays(run.config).items():
+        before = state.kept.get(key, now)
+        if before != now:
+            what = f"{checkpoint} was trained with {key} {before}, this config says {now}"
+            mend = f"keep {key} of the run that continues"
+            problems.append(Problem("train.resume_from_checkpoint", what, mend))
     if problems:
         raise BadInput(problems)
     return checkpoint
+
+
+def what_stays(config: RunConfig) -> dict[str, Any]:
+    """What DeepSpeed's shards, and what is frozen beside them, depend on; JSON types, by key."""
+    train, optim, model = config.train, config.optim, config.model
+    stays: dict[str, Any] = {
+        "parallel.zero_stage": effective_zero_stage(config),
+        "train.bf16": train.bf16,
+        "train.fp16": train.fp16,
+        "optim.optim": optim.optim,
+        "optim.layerwise_lr_decay": optim.layerwise_lr_decay,
+        "adapt": config.adapt.model_dump(mode="json"),
+        "data.interleave_probs": config.data.interleave_probs and [*config.data.interleave_probs],
+    }
+    if config.adapt.method != "full":  # the frozen part is in no checkpoint
+        stays["model.config_overrides"] = model.config_overrides
+        stays["model.revision"] = model.revision
+        stays["train.seed"] = train.seed if model.from_scratch else None
+    return stays
 
 
 def fit(
@@ -89,7 +114,9 @@ def fit(
     config, started = run.config, time.monotonic()
     batch = global_batch(config, world.size)
     order = run.order(batch)
-    state = TrainerState(global_batch=batch, data_fingerprint=run.data_fingerprint)
+    state = TrainerState(
+        global_batch=batch, data_fingerprint=run.data_fingerprint, kept=what_stays(config)
+    )
     if checkpoint is not None:
         state = TrainerState.read(checkpoint)
         if checkpoint.resolve().parent != directory.path.resolve():

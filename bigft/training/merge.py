@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from bigft.config.errors import BadInput, Problem
 from bigft.config.load import load_config
 from bigft.config.sections import RunConfig
+from bigft.data.source import hub_splits
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.build import compute_dtype
 from bigft.training.export import check_stored, replace_directory
@@ -78,10 +79,11 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
     def write(place: Path) -> None:
         adapted = on_its_base(config, task, directory.model, precise=True)
         model = adapted.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
-        _check_finite(model, dtype)
+        _check_finite(model.state_dict(), dtype)
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
-        check_stored(place, model.state_dict())
+        left_out = model._keys_to_ignore_on_save or ()
+        check_stored(place, {k: v for k, v in model.state_dict().items() if k not in left_out})
         del adapted, model
         after = _scores(Trained.at(config, place), split)
         merged.append(Merged(dtype, split, before, after))
@@ -124,6 +126,9 @@ def export_copy(directory: RunDirectory, output: Path, dtype: str | None = None)
 
 def check_output(output: Path) -> None:
     """Raises BadInput if the path is taken by anything but an empty directory."""
+    if output.parent.exists() and not output.parent.is_dir():
+        what = f"{output.parent} is a file"
+        raise BadInput(Problem(f"--output {output}", what, "name another directory"))
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise BadInput(Problem(f"--output {output}", "is there already", "name another directory"))
 
@@ -132,7 +137,10 @@ def _split(config: RunConfig) -> str | None:
     for split in ("validation", "test"):
         if getattr(config.data, f"{split}_file"):
             return split
-    return "validation" if config.data.dataset_name else None
+    if config.data.dataset_name is None:
+        return None
+    there = hub_splits(config.data)
+    return next((split for split in ("validation", "test") if split in there), None)
 
 
 def _scores(trained: Trained, split: str | None) -> dict[str, float]:
@@ -143,15 +151,15 @@ def _scores(trained: Trained, split: str | None) -> dict[str, float]:
     return {name: value for name, value in scores.items() if name not in NO_SCORES}
 
 
-def _check_finite(model: Any, dtype: str) -> None:
-    for name, tensor in model.state_dict().items():
+def _check_finite(tensors: Mapping[str, torch.Tensor], dtype: str) -> None:
+    for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             what = f"{name} has values that {dtype} cannot hold"
             raise BadInput(Problem(f"--dtype {dtype}", what, "choose bfloat16 or float32"))
 
 
 def _cast(path: Path, dtype: str) -> int:
-    """Rewrites the file; the bytes of its tensors."""
+    """Rewrites the file; the bytes of its tensors. Raises BadInput for values too large."""
     with safe_open(path, framework="pt") as file:
         metadata, tensors = file.metadata(), dict(_tensors(file))
     wanted = getattr(torch, dtype)
@@ -159,6 +167,7 @@ def _cast(path: Path, dtype: str) -> int:
         name: tensor.to(wanted) if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
     }
+    _check_finite(tensors, dtype)
     save_file(tensors, path, metadata)
     return sum(tensor.nbytes for tensor in tensors.values())
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bigft.config.deepspeed import deepspeed_config
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.load import check_batch
 from bigft.config.sections import RunConfig
+from bigft.data.source import sources
 from bigft.models.adapt import is_peft
 from bigft.models.load import load_model, load_model_config
 from bigft.runtime.launcher import Launch
@@ -109,8 +113,24 @@ def check_rows(run: Run) -> None:
         for key in ("global_batch_tokens", "per_device_train_batch_tokens")
         if (bound := getattr(train, key)) is not None and bound < longest
     ]
+    problems += _without_samples(run)
     if problems:
         raise BadInput(problems)
+
+
+def _without_samples(run: Run) -> Iterator[Problem]:
+    """Files that have a share of an epoch and nothing to give."""
+    data = run.config.data
+    if data.interleave_probs is None:
+        return
+    named = sources(data)
+    counts = np.bincount(run.splits["train"].source_of_row(named), minlength=len(named))
+    for file in [file for file, count in zip(named, counts, strict=True) if not count]:
+        yield Problem(
+            "data.interleave_probs",
+            f"a share for {file}, of which no sample is used",
+            "take it out, or raise data.max_train_samples",
+        )
 
 
 def check_space(run: Run, model: PreTrainedModel, directory: RunDirectory, world_size: int) -> None:

@@ -100,7 +100,7 @@ class Trained:
         run: Run = prepare(self.config.model_copy(update={"data": data}), self.task.labels)
         if split not in run.splits:
             raise BadInput(Problem("data.dataset_name", f"has no split {split!r}"))
-        return evaluate(self.model, run.task, run.splits[split], batch_size, self.world)
+        return evaluate(self.model, self.task, run.splits[split], batch_size, self.world)
 
     @torch.no_grad()
     def predict(self, records: Iterable[Record], batch_size: int) -> Iterator[Prediction]:

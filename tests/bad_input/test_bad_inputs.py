@@ -217,7 +217,7 @@ def test_long_sentences_are_cut_and_counted(place: Path, notes: Notes) -> None:
     row = {"tokens": ["a"] * 100, "ner_tags": ["O"] * 99 + ["B-PER"]}
     with Path("train.jsonl").open("a") as file:
         print(json.dumps(row), file=file)
-    assert notes() == ["1 of 3 records of train are longer than a row: cut into 3 windows"]
+    assert notes() == ["1 of 3 records of train became several rows, 3 in all"]
 
 
 def test_records_of_both_sets_are_counted(place: Path, notes: Notes) -> None:

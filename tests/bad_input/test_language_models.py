@@ -78,6 +78,11 @@ def test_what_is_spoilt_here_is_accepted_as_it_is(notes: Callable[..., list[str]
         ({"messages": [message("user", "hi " * 40), message("assistant", "ho")]},
          "chat.jsonl:2: its 3 targets stand beyond the first 48 tokens: nothing is left to learn; "
          "raise data.max_seq_length, or delete the sample"),
+        ({"messages": [message(["user"], "hi")]},  # type: ignore[arg-type]
+         "chat.jsonl:2: message 1 of `messages` has the unknown role ['user']; did you mean user?"),
+        ('{"messages": [{"role": "user", "content": "\\ud83d"}]}',
+         "chat.jsonl:2: one half of a surrogate pair (\\ud800 to \\udfff): no character; cut texts "
+         "between characters"),
         ({"instruction": "say", "output": "ho"},
          "chat.jsonl:2: the form Alpaca (fields: instruction, output) in a file that began as "
          "messages at line 1; put one form in a file"),
@@ -124,6 +129,8 @@ def test_a_vocabulary_larger_than_the_embedding(refused: Refused, place: Path) -
         (["adapt={method: dora}", "parallel.zero_stage=3"],
          "DoRA takes the norms of whole weights"),
         (["adapt={method: prompt}", "data.packing=true"], "virtual tokens"),
+        (["adapt={method: prompt, num_virtual_tokens: 64}"],
+         "64, but the model has 64 positions in all"),
         (["parallel.offload_param=cpu"],
          "at parallel.zero_stage 1 every rank keeps all parameters"),
         (["data.chat_template=none.jinja"],
@@ -135,3 +142,18 @@ def test_options_that_cannot_be_had(
 ) -> None:
     (found,) = refused(*overrides)
     assert answer in found
+
+
+def test_a_share_for_a_file_that_gives_nothing(refused: Refused, place: Path) -> None:
+    Path("more.jsonl").write_text(json.dumps(GOOD) + "\n")
+    words = ["data.train_file=[chat.jsonl, more.jsonl]", "data.interleave_probs=[0.5, 0.5]"]
+    assert refused(*words, "data.max_train_samples=1") == [
+        f"command line: {words[1]}: a share for more.jsonl, of which no sample is used; take it "
+        "out, or raise data.max_train_samples"
+    ]
+
+
+def test_a_missing_file_of_pairs(refused: Refused, place: Path) -> None:
+    assert refused("task=seq2seq", "data.train_file=none.tsv", "data.max_seq_length=null")[0] == (
+        "none.tsv: no such file; its directory . exists"
+    )

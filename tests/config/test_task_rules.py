@@ -28,7 +28,7 @@ LM = ["task=causal-lm", "model.model_name_or_path=m", "data.train_file=t", "trai
         (["optim.class_weights={a: 2.0}"],
          "given, but the targets of task causal-lm are tokens, not labels; leave it out"),
         (["data.interleave_probs=[0.5, 0.5]"],
-         "2 shares for 1 files in data.train_file; give one share for each file"),
+         "2 shares for 1 files in data.train_file; give one share for each"),
         (["task.assistant_only_loss=false", "task.mask_history=true"],
          "true, but task.assistant_only_loss is false: every token is a target; set one of them "
          "to the other value"),

@@ -148,8 +148,8 @@ def test_rows_and_records_know_which_of_the_files_they_are_from(tmp_path: Path) 
     split = prepare_split(tmp_path, "train", source, encode)
     expected = [0] * 150 + [1, 1, 2, 2, 2, 3, 4]
     assert split.file_of_record.tolist() == expected
-    assert split.source_of_row.tolist() == [
-        expected[feature.record] for record in source for feature in encode(record)
+    assert split.source_of_row(["c", "x", "a", "b"]).tolist() == [
+        {"c": 0, "a": 2, "b": 3}[record.file] for record in source for _ in encode(record)
     ]
 
 

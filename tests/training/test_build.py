@@ -220,7 +220,7 @@ def test_rows_without_a_target_and_sentences_of_several_rows_are_told(
     assert windows > 1
     assert run.notes == [
         f"1 of {4 + windows} rows of train have no target and weigh nothing",
-        f"1 of 5 records of train are longer than a row: cut into {windows} windows",
+        f"1 of 5 records of train became several rows, {windows} in all",
     ]
 
 

@@ -177,6 +177,7 @@ def test_the_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
         training_seconds=1.5,
         skipped_steps=2,
         fused_head=True,
+        kept={"adapt": {"method": "lora", "r": 8}},
     )
     assert not any(getattr(state, name) == getattr(TrainerState(), name) for name in _names())
     path = CheckpointStore(RunDirectory(tmp_path), ALONE, None).save(Shards(), state)

@@ -22,6 +22,7 @@ class ReadOptions:
     text_column_name, label_column_name: a field's name or a column's 0-based number; None means
         the format's default (CoNLL: first and last; CoNLL-U: form and upos).
     sample_by: what one sample of a plain text is: "line", "paragraph" or "document".
+    of_words: whether "auto" may find a CoNLL file; without, such a file is a table or a text.
     max_samples: read no more than so many records; None reads all.
     """
 
@@ -29,6 +30,7 @@ class ReadOptions:
     text_column_name: str | int | None = None
     label_column_name: str | int | None = None
     sample_by: str = "line"
+    of_words: bool = True
     max_samples: int | None = None
 
 

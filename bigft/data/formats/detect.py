@@ -24,8 +24,11 @@ MOST = 0.9  # of the lines: a CoNLL file may have some that are broken
 HEAD = 65536  # bytes to look at: more than the comments ahead of a first sentence
 
 
-def detect_format(path: str) -> str:
-    """The key of FORMATS for a file or a directory. Raises BadInput where there is none."""
+def detect_format(path: str, of_words: bool = True) -> str:
+    """The key of FORMATS for a file or a directory. Raises BadInput where there is none.
+
+    of_words: whether it may be a CoNLL file; without, such a file is a table or a text.
+    """
     place = Path(path)
     if place.is_dir() and any((place / name).is_file() for name in DATASET_FILES):
         return "datasets"
@@ -43,6 +46,8 @@ def detect_format(path: str) -> str:
     suffix = SUFFIXES.get(place.suffix.lower(), "")
     if suffix == "csv":
         return suffix
+    if not of_words:
+        return "tsv" if suffix == "tsv" else suffix or "text"
     if _is_conllu(head):
         return "conllu"
     # Both suffixes are those of many CoNLL files, too.

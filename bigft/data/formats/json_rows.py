@@ -12,6 +12,7 @@ from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import ReadOptions, Row, text_lines
 
 ROWS_KEY = "data"  # SQuAD's, and what many exporters write
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 SPACE = re.compile(r"[ \t\r\n]*")
 KINDS = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 
@@ -39,7 +40,7 @@ def read_jsonl(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
         elif item[1].strip():
             number, line = item
             try:
-                yield _row_or_problem(path, number, DECODER.decode(line))
+                yield _row_or_problem(path, number, line)
             except json.JSONDecodeError as error:
                 where = f"{path}:{number}:{error.colno}"
                 yield Problem(where, f"no JSON ({error.msg})", "write one JSON object a line")
@@ -71,7 +72,7 @@ def read_json(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
         line += text.count("\n", counted, start)
         counted = start
         try:
-            yield _row_or_problem(path, line, DECODER.decode(text[start:end]))
+            yield _row_or_problem(path, line, text[start:end])
         except _RepeatedKey as error:
             yield _repeated(path, line, error)
 
@@ -83,7 +84,23 @@ def _no_rows(path: str, document: Any) -> Problem:
     return Problem(path, found, "write an array of objects, or one object a line")
 
 
-def _row_or_problem(path: str, line: int, value: Any) -> Row | Problem:
+def half_of_a_pair(text: str, value: Any) -> bool:
+    """Whether the JSON text spells a character that is none: one half of a surrogate pair, as is
+    left of an emoji where a text was cut."""
+    if not SURROGATE.search(text):
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _row_or_problem(path: str, line: int, text: str) -> Row | Problem:
+    value = DECODER.decode(text)
+    if half_of_a_pair(text, value):
+        found = "one half of a surrogate pair (\\ud800 to \\udfff): no character"
+        return Problem(f"{path}:{line}", found, "cut texts between characters")
     if isinstance(value, dict):
         return Row(line, value)
     found = f"{KINDS.get(type(value), 'a number')} where an object is expected"

@@ -65,7 +65,7 @@ def stream_records(files: Sequence[str], options: ReadOptions) -> Iterator[Recor
                     if index == options.max_samples:
                         break
             if index == before and not found:
-                name = detect_format(paths[0]) if options.format == "auto" else options.format
+                name = _format(paths[0], options)
                 found.append(Problem(paths[0], f"no sample in it (read as {name})"))
         except BadInput as error:
             found += error.problems
@@ -86,8 +86,12 @@ def _sources(files: Sequence[str], format: str) -> list[tuple[str, ...]]:
     return list(zip(files[::2], files[1::2], strict=True))
 
 
+def _format(path: str, options: ReadOptions) -> str:
+    return detect_format(path, options.of_words) if options.format == "auto" else options.format
+
+
 def _items(paths: tuple[str, ...], options: ReadOptions) -> Iterator[Row | Problem]:
-    name = detect_format(paths[0]) if options.format == "auto" else options.format
+    name = _format(paths[0], options)
     for path in paths:
         check_path(path, directory=name == "datasets")
     return FORMATS[name](*paths, options)

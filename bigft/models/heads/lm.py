@@ -53,7 +53,7 @@ def attach_lm_head(
         where that is not possible.
     labels_BT: int64, already shifted: labels_BT[b, t] is the target of position t; -100 is none.
     target_rows_M: int64, the rows of the flattened labels that are targets, where they are known.
-    label_smoothing: in [0, 1).  z_loss: the factor of lse^2, >= 0.
+    label_smoothing: in [0, 1), in training.  z_loss: the factor of lse^2, >= 0.
     """
     LMHead(model, fused, label_smoothing, z_loss)
 
@@ -65,8 +65,13 @@ class LMHead(Head):
         self, model: PreTrainedModel, fused: bool, label_smoothing: float, z_loss: float
     ) -> None:
         super().__init__(model, fused)
-        self._label_smoothing, self._z_loss = label_smoothing, z_loss
+        self._training_smoothing, self._z_loss = label_smoothing, z_loss
         self._factor, self._softcap = logit_changes(self.model.config.get_text_config())
+
+    @property
+    def _label_smoothing(self) -> float:
+        """None in evaluation, whose loss is that of a perplexity."""
+        return self._training_smoothing if self.trains else 0.0
 
     @property
     def linear(self) -> nn.Linear:

@@ -36,6 +36,7 @@ class TrainerState:
     loss_sums, since the last log line, by rank: fp64, so that the next line has the same bits.
     targets, tokens, skipped_steps: since the last log line, and of the whole run.
     fused_head: whether the fused head trained; None where an older version saved.
+    kept: what a run that goes on must not change, by key (`what_stays`).
     """
 
     step: int = 0
@@ -53,6 +54,7 @@ class TrainerState:
     training_seconds: float = 0.0
     skipped_steps: int = 0
     fused_head: bool | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainerState:
