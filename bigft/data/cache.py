@@ -126,12 +126,16 @@ def _locked(path: Path) -> Iterator[None]:
 def appearing(path: Path) -> Iterator[Path]:
     """A name to write a file under that becomes `path`, whole and durable, where the block ends."""
     private = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    directory = os.open(path.parent, os.O_RDONLY)
     try:
         yield private
         _sync(private)
         os.replace(private, path)
     finally:
         private.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # or where the directory was renamed to meanwhile
+            os.unlink(private.name, dir_fd=directory)
+        os.close(directory)
 
 
 def _build(final: Path, build: Callable[[Path], object]) -> bool:

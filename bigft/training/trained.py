@@ -18,7 +18,7 @@ from bigft.data.records import Record
 from bigft.models.adapt import load_options, virtual_tokens
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.load import load_model, load_model_config, load_tokenizer, max_positions
-from bigft.runtime.process_group import World
+from bigft.runtime.process_group import World, choose_accelerator
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.tasks.protocol import Prediction, Task
@@ -55,6 +55,7 @@ class Trained:
     @classmethod
     def at(cls, config: RunConfig, place: Path) -> Trained:
         """The same for what a run of that config exported to `place`."""
+        choose_accelerator()  # before peft imports deepspeed, which guesses, and tells of it
         has_adapter = (place / ADAPTER_CONFIG).is_file()
         exported = _exported(config.model, place)
         model_section = exported
