@@ -39,9 +39,7 @@ def _model(config: RunConfig) -> Iterator[Clash]:
         )
     if config.train.bf16 and config.train.fp16:
         yield Clash(("train.fp16", "train.bf16"), "both fp16 and train.bf16 are true", "choose one")
-    if "flash" in (model.attn_implementation or "") and not (
-        config.train.bf16 or config.train.fp16
-    ):
+    if model.is_flash and not (config.train.bf16 or config.train.fp16):
         yield Clash(
             ("model.attn_implementation", "train.bf16"),
             f"{model.attn_implementation} computes in 16 bits only, but train.bf16 is false",

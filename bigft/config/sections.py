@@ -92,6 +92,11 @@ class ModelConfig(Section):
     trust_remote_code: bool = False
     """Run Python code that comes with the model; needs a revision of 40 hex digits."""
 
+    @property
+    def is_flash(self) -> bool:
+        """Whether attention computes in 16 bits only, and takes packed rows as one."""
+        return "flash" in (self.attn_implementation or "")
+
 
 class DataConfig(Section):
     """Where the samples are and how they become rows of tokens. Paths are relative to the
@@ -138,6 +143,11 @@ class DataConfig(Section):
     """Several samples share a row of max_seq_length tokens, without seeing each other."""
     packing_strategy: Literal["first_fit_decreasing", "length_ordered"] = "first_fit_decreasing"
     """Which samples share a row: as few rows as can be, or samples of like lengths."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What interleave_probs gives shares to: files to train on, or the first of each pair."""
+        return self.train_file[:: 2 if self.format == "parallel" else 1]
 
 
 class SchedulerKwargs(Section):

@@ -62,7 +62,7 @@ def _mixture(config: RunConfig) -> Iterator[Clash]:
     if data.interleave_probs is None:
         return
     in_pairs = data.format == "parallel"
-    files, shares = data.train_file[:: 2 if in_pairs else 1], len(data.interleave_probs)
+    files, shares = data.sources, len(data.interleave_probs)
     if shares != len(files):
         what = "pairs of files" if in_pairs else "files"
         yield Clash(

@@ -18,11 +18,6 @@ def files_of(data: DataConfig, split: str) -> Sequence[str]:
     return files
 
 
-def sources(data: DataConfig) -> Sequence[str]:
-    """What data.interleave_probs gives shares to: files to train on, or the first of each pair."""
-    return data.train_file[:: 2 if data.format == "parallel" else 1]
-
-
 def input_files(data: DataConfig) -> list[str]:
     """Every file that the config names, directories opened up: what a fingerprint covers.
 

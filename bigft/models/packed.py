@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from bigft.config.errors import BadInput, Problem
-from bigft.models.heads.swap import base_model, head_of
+from bigft.models.heads.swap import base_model, head_of, trying_out
 from bigft.runtime.process_group import World
 
 # Norm-wise and relative, in fp32: seen up to 1e-6 where positions restart, from 1e-3 on where they
@@ -69,7 +68,9 @@ def _difference(model: nn.Module, packed: Rows, alone: Sequence[Rows], dtype: to
     """What the model does wrong with packed samples; "": nothing."""
     exact = dtype == head_of(model).linear.weight.dtype == torch.float32
     begin = 0
-    with _without_dropout(model, dtype):
+    device = next(model.parameters()).device.type
+    half = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
+    with trying_out(model), half:
         for sample in alone:
             expected = _answer(model, sample.inputs, sample.labels_BT)
             own = slice(begin, begin + sample.labels_BT.shape[1])
@@ -116,20 +117,3 @@ def _answer(
 
 def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
-
-
-@contextmanager
-def _without_dropout(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Training in every other respect; afterwards all is as before."""
-    modes = {module: module.training for module in model.modules()}
-    device = next(model.parameters()).device
-    fork = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    half = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-    try:
-        with fork, half, torch.enable_grad():
-            model.eval()
-            head_of(model).model.training = True  # the layers below it do not train
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -177,8 +177,8 @@ class CausalLM:
         return pieces
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        flash = "flash" in (self._config.model.attn_implementation or "")
-        return lm_batch.collate(features, self.tokenizer.pad_token_id, flatten=flash)
+        flatten = self._config.model.is_flash
+        return lm_batch.collate(features, self.tokenizer.pad_token_id, flatten=flatten)
 
     # -- model --------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from bigft.data.prepare import (
     prepared,
 )
 from bigft.data.records import Feature
-from bigft.data.source import input_files, sources
+from bigft.data.source import input_files
 from bigft.models.adapt import adapt_model, freezes_base, load_options, virtual_tokens
 from bigft.models.load import (
     check_vocabulary,
@@ -123,7 +123,7 @@ class Run:
             options["row_capacity"] = data.max_seq_length
             options["strategy"] = data.packing_strategy
         if data.interleave_probs is not None:
-            options["source_of_sample"] = train.source_of_row(sources(data))
+            options["source_of_sample"] = train.source_of_row(data.sources)
             options["shares"] = data.interleave_probs
         return Order(lengths=train.lengths, seed=self.config.train.seed, **options)
 

@@ -212,8 +212,8 @@ def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:
     if run.config.data.packing:
         packed = collate([join(features[:3])]).to(device)
         alone = [collate([feature]).to(device) for feature in features[:3]]
-        flash = "flash" in (run.config.model.attn_implementation or "")  # in 16 bits only
-        check_packing(model, packed, alone, world, dtype if flash else torch.float32)
+        finest = dtype if run.config.model.is_flash else torch.float32
+        check_packing(model, packed, alone, world, finest)
     return choice
 
 

@@ -15,7 +15,6 @@ from bigft.config.deepspeed import deepspeed_config
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.load import check_batch
 from bigft.config.sections import RunConfig
-from bigft.data.source import sources
 from bigft.models.adapt import is_peft
 from bigft.models.load import load_model, load_model_config
 from bigft.runtime.launcher import Launch
@@ -123,7 +122,7 @@ def _without_samples(run: Run) -> Iterator[Problem]:
     data = run.config.data
     if data.interleave_probs is None:
         return
-    named = sources(data)
+    named = data.sources
     counts = np.bincount(run.splits["train"].source_of_row(named), minlength=len(named))
     for file in [file for file, count in zip(named, counts, strict=True) if not count]:
         yield Problem(

@@ -135,3 +135,9 @@ def _train_language_model(world: World, stage: int, fused: bool) -> Any:
     with torch.no_grad():
         output = engine(labels_BT=labels_BT, input_ids=ids_BT)
     return losses, output.loss_BT.tolist(), output.predictions_BT.tolist()
+
+
+def losses(answer: Any) -> dict[int, float]:
+    """The loss of every log line by its step, of what `train` answers."""
+    events, _ = answer
+    return {event["step"]: event["loss"] for event in events if event["event"] == "log"}

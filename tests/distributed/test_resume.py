@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from distributed.ranks import run_ranks
-from distributed.scenarios import train
+from distributed.scenarios import losses, train
 from safetensors.torch import load_file
 
 from bigft.config.errors import BadInput
@@ -33,11 +33,6 @@ CASES = [
         (3, "adamw_torch", False),
     ]
 ]
-
-
-def losses(answer: Any) -> dict[int, float]:
-    events, _ = answer
-    return {event["step"]: event["loss"] for event in events if event["event"] == "log"}
 
 
 def test_losses_and_weights_continue_to_the_last_bit(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bigft.config.errors import BadInput, Problem
-from bigft.models.heads.swap import CannotFuse, Head, head_of
+from bigft.models.heads.swap import CannotFuse, Head, head_of, trying_out
 from bigft.ops import native
 from bigft.runtime.process_group import World
 
@@ -153,18 +153,12 @@ def _loss_and_gradients(
 
 @contextmanager
 def _probing(model: nn.Module, head: Head) -> Iterator[None]:
-    """Training, but without dropout, and with amplified logits; afterwards all is as before."""
-    modes = {module: module.training for module in model.modules()}
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    """`trying_out`, with amplified logits."""
     hook = head.entrance.register_forward_pre_hook(
         lambda module, args: (args[0] * AMPLIFICATION, *args[1:])
     )
     try:
-        with torch.random.fork_rng(devices), torch.enable_grad():
-            model.eval()
-            head.model.training = True  # the head trains, the layers below it do not
+        with trying_out(model):
             yield
     finally:
         hook.remove()
-        for module, mode in modes.items():
-            module.training = mode

@@ -115,6 +115,22 @@ def plain_linear(module: Any) -> nn.Linear:
 
 
 @contextmanager
+def trying_out(model: nn.Module) -> Iterator[None]:
+    """In the block the model with an attached head trains, but for dropout; afterwards modes and
+    random state are as before."""
+    modes = {module: module.training for module in model.modules()}
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    try:
+        with torch.random.fork_rng(devices), torch.enable_grad():
+            model.eval()
+            head_of(model).model.training = True  # the head trains, the layers below it do not
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def forward_as(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """In the block, calling the module runs its hooks as ever and `forward` between them."""
     own = vars(module).get("forward")  # another's change to this instance, if there is one
