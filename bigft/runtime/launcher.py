@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from bigft.config.errors import BadInput, Problem
 
@@ -34,8 +34,12 @@ MALLOC_SETTINGS = {
 }
 SETTLED = "BIGFT_SETTLED"  # settings are applied and notes are told: not again
 EXIT_RESUMABLE = 75  # of a rank that saved and stopped as a signal asked
+EXIT_HUNG = 3  # of a rank that the watchdog ended
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-SECONDS_TO_STOP = 10.0
+# After the first rank ended: where it failed, the others may hang in a collective with it for good;
+# where all stop as asked, the first one may still be writing.
+SECONDS_TO_STOP = 5.0
+SECONDS_TO_LEAVE = 30.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -217,9 +221,17 @@ def reexec_with(settings: Mapping[str, str]) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-class _Exit(NamedTuple):
-    rank: int
-    code: int
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How ranks ended: all with 0, or the first that did not.
+
+    code: their exit code; 128 + n where the first one was ended by signal n.  why: a sentence that
+    names it, "" where nothing failed.
+    """
+
+    code: int = 0
+    rank: int = 0
+    why: str = ""
 
 
 def run_ranks(
@@ -227,24 +239,25 @@ def run_ranks(
     nproc: int,
     environ: Mapping[str, str],
     log_file: Callable[[int], Path] | None = None,
-) -> int:
-    """Runs `bigft <argv>` as nproc ranks on this machine; returns their exit code.
+) -> Ended:
+    """Runs `bigft <argv>` as nproc ranks on this machine; returns how they ended.
 
-    That is 0 if all ranks return 0, otherwise the code of the rank that failed first (128 + n for
-    signal n); the others get SIGTERM then, and SIGKILL 10 seconds later. SIGTERM, SIGINT, SIGUSR1
-    and SIGUSR2 are passed on to every rank. No rank outlives this process, however it ends.
+    When one fails the others get SIGTERM, and SIGKILL SECONDS_TO_STOP later. SIGTERM, SIGINT,
+    SIGUSR1 and SIGUSR2 are passed on to every rank. No rank outlives this process, and no worker
+    its rank, however they end.
     Must run in the main thread.
 
     log_file: the log of each rank, `RunDirectory.log_file`; what ranks above 0 print is appended to
     theirs, since the terminal is rank 0's. None: all ranks print to the terminal.
     """
-    happenings: queue.SimpleQueue[_Exit | signal.Signals] = queue.SimpleQueue()
+    happenings: queue.SimpleQueue[int | signal.Signals] = queue.SimpleQueue()  # ranks, signals
     running: dict[int, subprocess.Popen[bytes]] = {}
-    first_failure: _Exit | None = None
+    ended: Ended | None = None
     deadline: float | None = None
 
     def wait_for(rank: int, process: subprocess.Popen[bytes]) -> None:
-        happenings.put(_Exit(rank, process.wait()))
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        happenings.put(rank)
 
     port, cores = free_port(), len(os.sched_getaffinity(0))
     with _signals_into(happenings):
@@ -265,28 +278,32 @@ def run_ranks(
                     wait = None if deadline is None else max(0.0, deadline - time.monotonic())
                     happening = happenings.get(timeout=wait)
                 except queue.Empty:
-                    _kill(running)
+                    for process in running.values():
+                        _kill(process)
                     deadline = None
                     continue
                 if isinstance(happening, signal.Signals):
                     _send(running, happening)
                     continue
-                del running[happening.rank]
-                if happening.code != 0 and first_failure is None:
-                    first_failure = happening
-                    if happening.code != EXIT_RESUMABLE:  # asked for: nothing failed
-                        _report(first_failure, log_file)
+                process = running.pop(happening)
+                _kill(process)  # its workers; before it is reaped nobody else can have its id
+                code = process.wait()
+                if code != 0 and ended is None:
+                    ended = _ended(happening, code, log_file)
+                    if ended.why:
+                        print(f"bigft: {ended.why}", file=sys.stderr, flush=True)
                     _send(running, signal.SIGTERM)
-                    deadline = time.monotonic() + SECONDS_TO_STOP
+                    deadline = time.monotonic() + (
+                        SECONDS_TO_STOP if ended.why else SECONDS_TO_LEAVE
+                    )
         finally:
-            _kill(running)
-    if first_failure is None:
-        return 0
-    return first_failure.code if first_failure.code > 0 else 128 - first_failure.code
+            for process in running.values():
+                _kill(process)
+    return ended or Ended()
 
 
 @contextlib.contextmanager
-def _signals_into(happenings: queue.SimpleQueue[_Exit | signal.Signals]) -> Iterator[None]:
+def _signals_into(happenings: queue.SimpleQueue[int | signal.Signals]) -> Iterator[None]:
     """Queued, not sent on by the handler: a signal during the start reaches all ranks too."""
     before = {
         number: signal.signal(number, lambda n, frame: happenings.put(signal.Signals(n)))
@@ -325,18 +342,19 @@ def _start(
 
 def _send(running: Mapping[int, subprocess.Popen[bytes]], number: signal.Signals) -> None:
     for process in running.values():
-        process.send_signal(number)
+        os.kill(process.pid, number)  # Popen's own way would reap it first
 
 
-def _kill(running: Mapping[int, subprocess.Popen[bytes]]) -> None:
-    """Ends the ranks and the workers that they started."""
-    for process in running.values():
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends the rank and the workers that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
-def _report(failure: _Exit, log_file: Callable[[int], Path] | None) -> None:
-    by_signal = failure.code < 0
-    how = signal.Signals(-failure.code).name if by_signal else f"exit code {failure.code}"
-    where = f"; its log: {log_file(failure.rank)}" if log_file else ""
-    print(f"bigft: rank {failure.rank} ended first, by {how}{where}", file=sys.stderr, flush=True)
+def _ended(rank: int, code: int, log_file: Callable[[int], Path] | None) -> Ended:
+    if code == EXIT_RESUMABLE:  # asked for: nothing failed
+        return Ended(code, rank)
+    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+    where = f"; its log: {log_file(rank)}" if log_file else ""
+    why = f"rank {rank} ended first, by {how}{where}"
+    return Ended(code if code > 0 else 128 - code, rank, why)

@@ -1,23 +1,26 @@
-"""The run directory: what a run leaves behind, and who holds it."""
+"""The run directory: what a run leaves behind, who holds it, and how the run ended."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
 import secrets
-import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bigft.config.errors import BadInput, Problem
-from bigft.runtime.events import strict_json
+from bigft.runtime.events import read_metrics, strict_json
+from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE, Ended
+from bigft.runtime.lock import Holder, Lock, LockLost
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
+MAX_CRASHES = 3  # starts in a row without progress, after which a run does not go on by itself
 
 
 class RunDirectory:
@@ -31,6 +34,7 @@ class RunDirectory:
         self.results_file = self.path / "all_results.json"
         self.logs = self.path / "logs"
         self.model = self.path / "model"
+        self._lock = Lock(self.path)
 
     def log_file(self, rank: int) -> Path:
         return self.logs / f"rank-{rank:05d}.log"
@@ -40,62 +44,101 @@ class RunDirectory:
 
         Raises: BadInput naming train.output_dir if nothing can be written there.
         """
-        try:
+        with self._writable():
             if not self.path.is_dir():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.path.mkdir(mode=0o700, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
-        except OSError as error:
-            raise self._unwritable(str(error.strerror)) from error
 
     def nearest(self) -> Path:
         """The directory, or as long as there is none the nearest above it that exists."""
         return next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
 
-    def check(self, *, resume: bool) -> None:
-        """Raises what `claim` would raise, and writes nothing."""
+    # -- who holds it ------------------------------------------------------------------------
+
+    def check(self, *, resume: bool | str | Path) -> None:
+        """Raises what `claim` surely would raise; neither writes nor waits."""
         place = self.nearest()
         if not place.is_dir():
             raise self._unwritable(os.strerror(errno.ENOTDIR))
         if not os.access(place, os.W_OK | os.X_OK):
             raise self._unwritable(os.strerror(errno.EACCES))
-        self._before(resume)
+        with self._writable():
+            self._lock.check()
+        self._refuse_to_lose(self.observe() if self.run_file.exists() else {}, resume)
 
-    def claim(self, *, resume: bool, **facts: Any) -> dict[str, Any]:
+    def claim(self, *, resume: bool | str | Path, **facts: Any) -> dict[str, Any]:
         """Makes this process the run's holder and returns the new content of run.json.
 
-        facts: what else run.json is to hold (versions, world_size, fingerprints, global_batch …).
         resume: train.resume_from_checkpoint; a run that goes on keeps its id and its facts.
+        facts: what else run.json is to hold (versions, world_size, fingerprints, global_batch …).
         The claim of a parent process counts for its children: ranks of `bigft train` may claim
-        the directory that it prepared.
-        Raises: BadInput if a living process of this host holds the directory, or if it holds a
-        finished run or committed checkpoints that were not asked to be continued.
+        the directory that it prepared. A claim ends with `release` or with the process.
+        Raises: BadInput if another run holds the directory, if it holds a finished run or committed
+        checkpoints that were not asked to be continued, or if the run crashed MAX_CRASHES times in
+        a row without progress and `resume` names no checkpoint.
         """
         self.create()
-        before, inherited = self._before(resume)
-        now = time.time()
-        run = {
-            "run_id": f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
-            "started": now,
-            **(before if resume or inherited else {}),
-            **facts,
-            "status": "running",
-            "why": "",
-            "exit_code": None,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "pid_started": _start_of(os.getpid()),
-            "updated": now,
-        }
-        self._replace(self.run_file, strict_json(run, indent=2))
+        with self._writable():
+            holder, is_new = self._lock.acquire()
+        try:
+            run = self._truth(is_held=not is_new) if self.run_file.exists() else {}
+            self._refuse_to_lose(run, resume)
+            if run.get("status") != "running":  # else our parent has started it
+                run = self._started(run, resume, holder)
+            run |= facts
+            self._replace(self.run_file, strict_json(run, indent=2))
+        except BaseException:
+            self.release()
+            raise
         return run
 
+    def is_ours(self) -> bool:
+        """Whether the claim still stands: to be asked right before anything is committed."""
+        return self._lock.is_ours()
+
+    def release(self) -> None:
+        """Gives the directory up; a parent's claim stays."""
+        self._lock.release()
+
+    # -- run.json ----------------------------------------------------------------------------
+
     def update(self, **facts: Any) -> None:
-        """Changes the given keys of run.json, atomically: status, why, exit_code, ..."""
+        """Changes the given keys of run.json, atomically: status, why, exit_code, ...
+
+        Raises: LockLost if another run holds the directory by now.
+        """
+        if not self.is_ours():
+            raise LockLost(f"{self.path} was taken over by {self._lock.holder()}")
         run = {**self.read(), **facts, "updated": time.time()}
         self._replace(self.run_file, strict_json(run, indent=2))
+
+    def crashed(self, why: str, exit_code: int = 1) -> str:
+        """Records an end that nobody asked for; the status that the run has now.
+
+        That is "resumable" if a checkpoint is committed and the run has not crashed MAX_CRASHES
+        times without progress, else "failed". Nothing is written where another run holds the
+        directory by now. May be called again for the same end by one who knows better.
+        """
+        run = self._crash(self.read(), why) | {"exit_code": exit_code}
+        with contextlib.suppress(LockLost):
+            self.update(**run)
+        return str(run["status"])
+
+    def ranks_ended(self, ended: Ended) -> None:
+        """What the parent of the ranks saw, where they could not tell it themselves.
+
+        A rank that was killed says nothing, and the others only that a connection was closed.
+        """
+        run = self.read()
+        silent = run["status"] == "running"
+        hearsay = run["crashed"] and ended.rank > 0 and ended.code != EXIT_HUNG
+        if ended.code == EXIT_RESUMABLE and silent:
+            self.update(status="resumable", why="stopped", exit_code=ended.code)
+        elif ended.why and (silent or hearsay):
+            self.crashed(ended.why, ended.code)
 
     def read(self) -> dict[str, Any]:
         """run.json as it stands. Raises: BadInput if this is no run directory."""
@@ -118,15 +161,10 @@ class RunDirectory:
     def observe(self) -> dict[str, Any]:
         """run.json with the truth about a run whose process is gone without a word.
 
-        A "running" run of this host whose process is dead is "resumable" if a checkpoint is
-        committed, else "failed". Of other hosts' processes nothing can be known from here.
+        A "running" run that nobody holds has crashed. A holder on another host is believed to live.
         """
-        run = self.read()
-        here = run.get("host") == socket.gethostname()
-        if run["status"] == "running" and here and not _holder_lives(run):
-            run["status"] = "resumable" if self.checkpoints() else "failed"
-            run["why"] = f"died: process {run.get('pid')} is gone"
-        return run
+        holder = self._lock.holder()
+        return self._truth(is_held=holder is not None and not holder.is_gone)
 
     def write_config(self, yaml: str) -> None:
         self._replace(self.config_file, yaml)
@@ -151,6 +189,11 @@ class RunDirectory:
                 found.append((int(name[1]), path))
         return sorted(found)
 
+    def last_step(self) -> int:
+        """The last step that metrics.jsonl knows of; 0 before the first."""
+        events = read_metrics(self.metrics_file)
+        return next((event["step"] for event in reversed(events) if "step" in event), 0)
+
     @property
     def latest_checkpoint(self) -> Path | None:
         checkpoints = self.checkpoints()
@@ -162,22 +205,34 @@ class RunDirectory:
         link = self.path / "best"
         return link.resolve() if link.is_dir() else None
 
-    def _before(self, resume: bool) -> tuple[dict[str, Any], bool]:
-        """run.json as it was, and whether this process or its parent holds the directory."""
-        before = self.read() if self.run_file.exists() else {}
-        inherited = _holder_lives(before) and before["pid"] in (os.getpid(), os.getppid())
-        if not inherited:
-            self._refuse_if_taken(before, resume)
-        return before, inherited
+    def _started(
+        self, before: dict[str, Any], resume: bool | str | Path, holder: Holder
+    ) -> dict[str, Any]:
+        now = time.time()
+        return {
+            "run_id": f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
+            "started": now,
+            **(before if resume else {}),
+            "status": "running",
+            "why": "",
+            "exit_code": None,
+            # Starts in a row that crashed without progress: without a newer checkpoint than the
+            # newest one they found. Whoever names a checkpoint has looked at why.
+            "crashes": self._without_progress(before) if resume is True else 0,
+            "crashed": False,
+            "newest_at_start": self._newest_step(),
+            "host": holder.host,
+            "pid": holder.pid,
+            "job_id": holder.job_id,
+            "restart_count": holder.restart_count,
+            "updated": now,
+        }
 
-    def _refuse_if_taken(self, run: dict[str, Any], resume: bool) -> None:
-        if _holder_lives(run):
-            raise self._refusal(
-                f"{self.path} is held by process {run['pid']} on {run['host']}, which is running",
-                "wait for it, stop it, or choose another train.output_dir",
-            )
+    def _refuse_to_lose(self, before: Mapping[str, Any], resume: bool | str | Path) -> None:
+        if not before or before["status"] == "running":
+            return
         held = None
-        if run.get("status") == "finished":
+        if before["status"] == "finished":
             held = "a finished run"
         elif self.checkpoints():
             held = "the checkpoints of an unfinished run"
@@ -186,6 +241,50 @@ class RunDirectory:
                 f"{self.path} holds {held}",
                 "choose another train.output_dir or set train.resume_from_checkpoint=true",
             )
+        if resume is True and self._without_progress(before) >= MAX_CRASHES:
+            raise BadInput(
+                Problem(
+                    "train.resume_from_checkpoint",
+                    f"{self.path} crashed {before['crashes']} times in a row without a newer "
+                    f"checkpoint, the last time after step {self.last_step()}: {before['why']}",
+                    f"mend the cause, then {self._how_to_insist()}",
+                )
+            )
+
+    def _how_to_insist(self) -> str:
+        if newest := self.latest_checkpoint:
+            return f"name the checkpoint: train.resume_from_checkpoint={newest}"
+        return "start anew: train.resume_from_checkpoint=false"
+
+    def _truth(self, is_held: bool) -> dict[str, Any]:
+        run = self.read()
+        if run["status"] != "running" or is_held:
+            return run
+        return self._crash(run, f"died: process {run.get('pid')} is gone")
+
+    def _crash(self, run: dict[str, Any], why: str) -> dict[str, Any]:
+        crashes = self._without_progress(run, 0 if run.get("crashed") else 1)
+        goes_on = self.checkpoints() and crashes < MAX_CRASHES
+        status = "resumable" if goes_on else "failed"
+        return run | {"status": status, "why": why, "crashes": crashes, "crashed": True}
+
+    def _without_progress(self, run: Mapping[str, Any], more: int = 0) -> int:
+        """Crashes in a row, `more` than so far; 0 once there is a newer checkpoint than at the
+        start."""
+        if self._newest_step() > run.get("newest_at_start", -1):
+            return 0
+        return int(run.get("crashes", 0)) + more
+
+    def _newest_step(self) -> int:
+        checkpoints = self.checkpoints()
+        return checkpoints[-1][0] if checkpoints else -1
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._unwritable(str(error.strerror)) from error
 
     def _unwritable(self, why: str) -> BadInput:
         mend = "choose a directory that you may write to"
@@ -202,26 +301,3 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-
-
-def _holder_lives(run: Mapping[str, Any]) -> bool:
-    """Whether the process that run.json names runs on this host.
-
-    Its start time is compared too: process ids are reused, in containers all the time.
-    """
-    return (
-        run.get("status") == "running"
-        and run.get("host") == socket.gethostname()
-        and _start_of(run["pid"]) == run["pid_started"]
-    )
-
-
-def _start_of(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None if it is gone or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The name, in parentheses, may hold spaces and parentheses itself.
-    state, *fields = stat.rpartition(")")[2].split()
-    return None if state == "Z" else int(fields[18])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def directory(tmp_path: Path) -> RunDirectory:
     metrics = MetricsFile(directory.metrics_file)
     metrics({"event": "start", "time": time.time(), "total_steps": 600})
     metrics({"event": "log", "time": time.time(), "step": 120, "epoch": 0.6, "loss": 1.23456})
-    metrics({"event": "note", "time": time.time() - 3, "text": "a note has no step"})
+    metrics({"event": "note", "time": time.time() - 3000, "text": "a note has no step"})
     return directory
 
 
@@ -63,13 +64,13 @@ def test_a_running_run_tells_how_far_it_is_and_who_runs_it(
     assert table["step"] == "120/600 (20%)"
     assert table["loss"] == "1.235"
     assert table["process"].startswith(f"{os.getpid()} on ")
-    assert table["last event"].startswith("3.")
+    assert table["last event"].startswith("50")
 
 
 def test_a_run_that_died_is_resumable_only_with_a_checkpoint(
     directory: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory.update(pid_started=-1)
+    directory.release()
     assert rows(directory.path, capsys)["status"] == f"failed (died: process {os.getpid()} is gone)"
     commit(directory, 100)
     table = rows(directory.path, capsys)
@@ -107,6 +108,52 @@ def test_after_a_resume_the_step_is_the_one_gone_back_to(
     assert (answer["step"], answer["loss"]) == (100, None)
 
 
+def test_a_run_that_was_given_up_names_the_checkpoint_to_go_on_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = RunDirectory(tmp_path / "it's a run")
+    directory.create()
+    commit(directory, 100)
+    for _ in range(3):
+        directory.claim(resume=True)
+        directory.crashed("RuntimeError: step 113")
+        directory.release()
+    table = rows(directory.path, capsys)
+    assert table["status"] == "failed (RuntimeError: step 113)"
+    assert table["crashes"] == "3 in a row without a newer checkpoint"
+    words = shlex.split(table["go on with"])
+    assert words == [
+        *("bigft", "train", f"{directory.path}/config.yaml"),
+        f"train.output_dir={directory.path}",
+        f"train.resume_from_checkpoint={directory.path}/checkpoint-100",
+    ]
+
+
+def test_sick_steps_and_saves_that_failed_are_told(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = MetricsFile(directory.metrics_file)
+    for step in (7, 8, 7):  # 7 twice: it was done again
+        metrics({"event": "nonfinite", "time": time.time(), "step": step, "what": "loss"})
+    metrics({"event": "save_failed", "time": time.time(), "step": 100, "why": "disk full"})
+    table = rows(directory.path, capsys)
+    assert table["nonfinite steps"] == "2 (of late: 7, 8)"
+    assert table["failed saves"] == "1 (of late: 100)"
+
+
+@pytest.mark.parametrize(
+    ("status_is", "code"), [("finished", 0), ("resumable", 75), ("failed", 1), ("running", 4)]
+)
+def test_scripts_get_the_status_as_exit_code(
+    directory: RunDirectory, status_is: str, code: int
+) -> None:
+    directory.update(status=status_is)
+    words = [str(directory.path), "--json", "--exit-code"]
+    parser = argparse.ArgumentParser()
+    status.add_arguments(parser)
+    assert status.run(parser.parse_args(words)) == code
+
+
 def test_scripts_get_the_facts_without_wording(
     directory: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,15 +164,21 @@ def test_scripts_get_the_facts_without_wording(
         "status": "running",
         "why": "",
         "exit_code": None,
+        "crashes": 0,
         "pid": os.getpid(),
+        "job_id": "",
+        "restart_count": 0,
         "world_size": 2,
         "step": 120,
         "total_steps": 600,
         "epoch": 0.6,
         "loss": 1.23456,
+        "nonfinite_steps": [],
+        "failed_saves": [],
         "latest_checkpoint": None,
         "best_checkpoint": None,
         "results": {},
+        "go_on": None,
     }
 
 

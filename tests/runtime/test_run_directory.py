@@ -7,33 +7,23 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bigft.config.errors import BadInput
-from bigft.runtime.run_directory import RunDirectory
+from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE, Ended
+from bigft.runtime.lock import LockLost
+from bigft.runtime.run_directory import MAX_CRASHES, RunDirectory
+
+HeldBy = Callable[[Path], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "run")
-
-
-@pytest.fixture
-def other_process() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield process
-    process.kill()
-    process.wait()
-
-
-def claim_as(process: subprocess.Popen[bytes], directory: RunDirectory) -> None:
-    """run.json as `process` would have written it."""
-    directory.claim(resume=True)
-    started = Path(f"/proc/{process.pid}/stat").read_text().split()[21]
-    directory.update(pid=process.pid, pid_started=int(started))
 
 
 def commit(directory: RunDirectory, step: int) -> Path:
@@ -46,6 +36,12 @@ def commit(directory: RunDirectory, step: int) -> Path:
 def end(directory: RunDirectory, status: str) -> None:
     directory.claim(resume=False)
     directory.update(status=status)
+    directory.release()
+
+
+def die(directory: RunDirectory) -> None:
+    """What is left when the process that holds it is killed: run.json as it was, and nobody."""
+    directory.release()
 
 
 def test_a_new_directory_is_private(directory: RunDirectory) -> None:
@@ -105,6 +101,7 @@ def test_checkpoints_of_an_unfinished_run_are_not_written_over(directory: RunDir
 def test_a_resumed_run_keeps_its_id_and_its_facts(directory: RunDirectory) -> None:
     run = directory.claim(resume=False, global_batch=16, world_size=2)
     directory.update(status="resumable")
+    directory.release()
     commit(directory, 10)
     again = directory.claim(resume=True, world_size=4)
     assert (again["run_id"], again["global_batch"], again["world_size"]) == (run["run_id"], 16, 4)
@@ -119,20 +116,21 @@ def test_a_run_that_left_nothing_to_lose_gives_way_to_a_new_one(directory: RunDi
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_living_holder_is_named(
-    directory: RunDirectory, other_process: subprocess.Popen[bytes], resume: bool
-) -> None:
-    claim_as(other_process, directory)
-    with pytest.raises(BadInput, match=rf"is held by process {other_process.pid} on "):
-        directory.claim(resume=resume)
+def test_a_living_holder_is_named(directory: RunDirectory, held_by: HeldBy, resume: bool) -> None:
+    other = held_by(directory.path)
+    before = directory.run_file.read_bytes()
+    for refused in (directory.check, directory.claim):
+        with pytest.raises(BadInput, match=rf"is held by process {other.pid} on "):
+            refused(resume=resume)
+    assert directory.run_file.read_bytes() == before
+    assert directory.observe()["status"] == "running"
 
 
-def test_a_process_id_used_again_does_not_hold_the_directory(
-    directory: RunDirectory, other_process: subprocess.Popen[bytes]
-) -> None:
-    claim_as(other_process, directory)
-    directory.update(pid_started=directory.read()["pid_started"] - 1)
-    directory.claim(resume=False)
+def test_a_claim_that_is_refused_holds_nothing(directory: RunDirectory) -> None:
+    end(directory, "finished")
+    with pytest.raises(BadInput):
+        directory.claim(resume=False)
+    assert not (directory.path / "LOCK").exists()
 
 
 def test_a_claim_of_the_parent_counts_for_its_ranks(directory: RunDirectory) -> None:
@@ -140,7 +138,7 @@ def test_a_claim_of_the_parent_counts_for_its_ranks(directory: RunDirectory) -> 
     commit(directory, 1)
     code = (
         "import sys; from bigft.runtime.run_directory import RunDirectory;"
-        "print(RunDirectory(sys.argv[1]).claim(resume=False)['run_id'])"
+        "print(RunDirectory(sys.argv[1]).claim(resume=False, world_size=2)['run_id'])"
     )
     rank = subprocess.run(
         [sys.executable, "-c", code, str(directory.path)],
@@ -149,30 +147,125 @@ def test_a_claim_of_the_parent_counts_for_its_ranks(directory: RunDirectory) -> 
         check=True,
     )
     assert rank.stdout.strip() == run["run_id"]
+    assert directory.read() == run | {"world_size": 2}
 
 
 @pytest.mark.parametrize(("num_checkpoints", "status"), [(0, "failed"), (1, "resumable")])
 def test_a_run_whose_process_is_gone_is_seen_to_have_died(
-    directory: RunDirectory,
-    other_process: subprocess.Popen[bytes],
-    num_checkpoints: int,
-    status: str,
+    directory: RunDirectory, held_by: HeldBy, num_checkpoints: int, status: str
 ) -> None:
-    claim_as(other_process, directory)
+    other = held_by(directory.path)
     for step in range(num_checkpoints):
         commit(directory, step)
     assert directory.observe()["status"] == "running"
-    other_process.kill()
-    other_process.wait()
+    other.kill()
+    other.communicate()
     observed = directory.observe()
     assert observed["status"] == status
-    assert observed["why"] == f"died: process {other_process.pid} is gone"
+    assert observed["why"] == f"died: process {other.pid} is gone"
 
 
 def test_a_run_of_another_host_is_believed(directory: RunDirectory) -> None:
     directory.claim(resume=False)
-    directory.update(host="another", pid=1, pid_started=-1)
+    lock = directory.path / "LOCK"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"host": "another", "pid": 1}))
     assert directory.observe()["status"] == "running"
+    assert not directory.is_ours()
+    with pytest.raises(LockLost, match="was taken over by process 1 on another"):
+        directory.update(status="finished")
+    assert directory.crashed("the process that was cut off") == "failed"
+    assert directory.read()["status"] == "running", "it is the other's run now"
+
+
+# -- crashes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("silently", [False, True], ids=["raises", "is killed"])
+def test_a_run_is_given_up_after_three_restarts_without_progress(
+    directory: RunDirectory, silently: bool
+) -> None:
+    def start_and_crash(resume: bool | Path, *saved: int) -> str:
+        directory.claim(resume=resume)
+        for step in saved:
+            commit(directory, step)
+        if not silently:
+            directory.crashed("RuntimeError: step 13")
+        die(directory)
+        return str(directory.observe()["status"])
+
+    assert start_and_crash(False, 5, 10) == "resumable"
+    assert [start_and_crash(True) for _ in range(2)] == ["resumable", "resumable"]
+    assert start_and_crash(True) == "failed"
+    why = "died: process" if silently else "RuntimeError: step 13"
+    newest = directory.path / "checkpoint-10"
+    for refused in (directory.check, directory.claim):
+        with pytest.raises(BadInput) as told:
+            refused(resume=True)
+        (problem,) = told.value.problems
+        assert problem.what.startswith(f"{directory.path} crashed 3 times in a row without a newer")
+        assert f"the last time after step 0: {why}" in problem.what
+        assert problem.mend.endswith(f"train.resume_from_checkpoint={newest}")
+    # A person looked at it and named the checkpoint: it counts from there again.
+    assert [start_and_crash(newest), start_and_crash(True)] == ["resumable"] * 2
+    assert start_and_crash(True, 20) == "resumable", "progress"
+    assert directory.observe()["crashes"] == 0
+    assert [start_and_crash(True) for _ in range(3)] == ["resumable", "resumable", "failed"]
+
+
+def test_a_run_that_never_saved_is_to_be_started_anew(directory: RunDirectory) -> None:
+    for _ in range(MAX_CRASHES):
+        directory.claim(resume=True)
+        die(directory)
+    with pytest.raises(BadInput, match=r"start anew: train\.resume_from_checkpoint=false"):
+        directory.claim(resume=True)
+    assert directory.claim(resume=False)["crashes"] == 0
+
+
+def test_stops_neither_count_nor_hide_crashes(directory: RunDirectory) -> None:
+    directory.create()
+    commit(directory, 10)
+    for ends in ("crash", "stop", "stop", "crash", "stop"):
+        directory.claim(resume=True)
+        if ends == "crash":
+            directory.crashed("again")
+        else:
+            directory.update(status="resumable", exit_code=EXIT_RESUMABLE)
+        directory.release()
+    assert directory.observe()["crashes"] == 2
+
+
+FAILED: dict[str, Any] = {"status": "failed", "why": "the loss is NaN"}
+
+
+@pytest.mark.parametrize(
+    ("ended", "said", "status", "why"),
+    [
+        (Ended(137, 0, "rank 0 ended first"), {}, "resumable", "rank 0 ended first"),
+        (Ended(137, 1, "rank 1 ended first"), {}, "resumable", "rank 1 ended first"),
+        (Ended(137, 1, "rank 1 ended first"), "closed by peer", "resumable", "rank 1 ended first"),
+        (Ended(1, 0, "rank 0 ended first"), "out of memory", "resumable", "out of memory"),
+        (Ended(EXIT_HUNG, 1, "rank 1 ended first"), "rank 2 hangs", "resumable", "rank 2 hangs"),
+        (Ended(1, 1, "rank 1 ended first"), FAILED, "failed", "the loss is NaN"),
+        (Ended(EXIT_RESUMABLE, 0), {}, "resumable", "stopped"),
+        (Ended(), {"status": "finished"}, "finished", ""),
+    ],
+)
+def test_the_parent_knows_best_who_died_first(
+    directory: RunDirectory, ended: Ended, said: str | dict[str, Any], status: str, why: str
+) -> None:
+    directory.claim(resume=False)
+    commit(directory, 1)
+    if isinstance(said, str):
+        directory.crashed(said)
+    else:
+        directory.update(**said)
+    directory.ranks_ended(ended)
+    run = directory.read()
+    assert (run["status"], run["why"]) == (status, why)
+    assert run["crashes"] == 0, "it saved, and was told of one end twice"
+
+
+# -- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"no": "status"}'])

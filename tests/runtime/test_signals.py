@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bigft.runtime.signals import STOP_SIGNALS, StopRequest
+from bigft.runtime.signals import STOP_SIGNALS, Stopped, StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,6 @@ def test_nothing_was_asked_for_at_first() -> None:
     stop = StopRequest()
     stop.install()
     assert not stop
-    assert stop.signal is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
@@ -32,7 +31,6 @@ def test_a_stop_signal_is_remembered_by_its_name(number: signal.Signals) -> None
     stop.install()
     os.kill(os.getpid(), number)
     assert stop
-    assert stop.signal == number
     assert stop.name == number.name
 
 
@@ -58,3 +56,41 @@ def test_without_install_signals_are_left_alone() -> None:
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     StopRequest()
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_while_ranks_stand_alone_a_signal_interrupts() -> None:
+    stop = StopRequest()
+    stop.install()
+    with pytest.raises(Stopped, match="SIGUSR1"), stop.raising():
+        signal.raise_signal(signal.SIGUSR1)
+        raise AssertionError("the signal did not interrupt")
+
+
+def test_what_cleans_up_after_a_signal_is_not_interrupted_by_the_next() -> None:
+    stop, cleaned = StopRequest(), False
+    stop.install()
+    with pytest.raises(Stopped, match="SIGUSR1"), stop.raising():
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            cleaned = True
+    assert cleaned
+
+
+def test_a_request_made_before_interrupts_too() -> None:
+    stop = StopRequest()
+    stop.request("SIGUSR2")
+    with pytest.raises(Stopped, match="SIGUSR2"), stop.raising():
+        raise AssertionError("not reached")
+
+
+def test_the_time_limit_asks_so_early_that_what_is_reserved_fits() -> None:
+    stop = StopRequest()
+    stop.limit(1000.0)
+    assert not stop
+    stop.reserve = 990.0
+    assert not stop
+    stop.reserve = 1000.0
+    assert stop
+    assert stop.name == "train.max_time"
