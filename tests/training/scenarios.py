@@ -67,10 +67,11 @@ def train(engine: Any, steps: int) -> list[float]:
 
 def save_and_load(world: World, directory: str, stage: int) -> tuple[list[float], list[float]]:
     """The losses of two steps, and of the same two after a new engine loaded what was saved."""
-    store = CheckpointStore(RunDirectory(directory), world, None)
+    store = CheckpointStore(RunDirectory(directory), world, None, {}, False)
     first = engine_of(world, stage)
     train(first, 3)
-    checkpoint = store.save(first, TrainerState(step=3))
+    checkpoint = store.save(first, TrainerState(step=3)).path
+    assert checkpoint is not None
     expected = train(first, 2)
     second = engine_of(world, stage)
     train(second, 1)
@@ -79,11 +80,12 @@ def save_and_load(world: World, directory: str, stage: int) -> tuple[list[float]
 
 
 def load_damaged(world: World, directory: str, stage: int, canary: str) -> dict[str, Any]:
-    """By shard, and by damage: what loading it raised, as (class, message)."""
-    store = CheckpointStore(RunDirectory(directory), world, None)
+    """By shard, and by damage: what loading it raised, as (class, message). Nothing verified it."""
+    store = CheckpointStore(RunDirectory(directory), world, None, {}, False)
     engine = engine_of(world, stage)
     train(engine, 1)
-    checkpoint = store.save(engine, TrainerState(step=1))
+    checkpoint = store.save(engine, TrainerState(step=1)).path
+    assert checkpoint is not None
     seen = {}
     for shard in sorted((checkpoint / "ds").iterdir()):
         content = shard.read_bytes()

@@ -1,165 +1,233 @@
-"""`checkpoint-<step>/` directories: DeepSpeed's shards beside the loop's own few numbers.
+"""`checkpoint-<step>/` directories: saved by all ranks or by none, loaded when they verify.
 
-A checkpoint is written under a temporary name and renamed when every rank is done, so a directory
-called `checkpoint-<step>` is whole.
+A save is written under a temporary name. The first rank makes it a checkpoint, once every rank has
+told what it wrote, by writing MANIFEST.json and COMMIT and renaming. Other ranks are told names and
+outcomes; they never look for them, since network file systems lag.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
-from bigft.runtime.process_group import World
+from bigft.runtime.lock import LockLost
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.checkpoint.shards import only_trained, trained_state, unusable
+from bigft.training.checkpoint import retention
+from bigft.training.checkpoint.files import (
+    Stamp,
+    make_directory,
+    rename,
+    sync_directory,
+    write_durably,
+)
+from bigft.training.checkpoint.manifest import (
+    COMMIT,
+    MANIFEST,
+    SHARDS,
+    STATE,
+    Damaged,
+    Manifest,
+    commit_text,
+    rank_file,
+)
+from bigft.training.checkpoint.state import TrainerState
 
-SHARDS = "ds"  # DeepSpeed's tag: the subdirectory with its files
-STATE = "trainer.json"
-COMMIT = "COMMIT"  # the last file written: its presence is what makes a checkpoint
+if TYPE_CHECKING:
+    from bigft.runtime.process_group import World
+
+LOST = "another run has taken the directory over"
 
 
-@dataclass(slots=True)
-class TrainerState:
-    """What the loop needs to go on besides the engine: everything else is a function of the step.
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """path: of the checkpoint; None where the save was given up, on all ranks, and then `why`."""
 
-    step: optimizer steps done.  world_size: of the run that saved.  global_batch: what a step is.
-    data_fingerprint: of the data it was trained on.
-    best_metric, best_step: of metric_for_best_model so far; None before the first evaluation.
-    evaluations_without_gain: for early stopping.
-    loss_sums, since the last log line, by rank: fp64, so that the next line has the same bits.
-    targets, tokens, skipped_steps: since the last log line, and of the whole run.
-    fused_head: whether the fused head trained; None where an older version saved.
-    kept: what a run that goes on must not change, by key (`what_stays`).
-    """
+    path: Path | None
+    why: str = ""
+    num_bytes: int = 0
 
-    step: int = 0
-    world_size: int = 1
-    global_batch: dict[str, int] = field(default_factory=dict)
-    data_fingerprint: str = ""
-    best_metric: float | None = None
-    best_step: int | None = None
-    evaluations_without_gain: int = 0
-    loss_sums: list[float] = field(default_factory=list)
-    window_targets: int = 0
-    total_loss: float = 0.0
-    total_targets: int = 0
-    total_tokens: int = 0
-    training_seconds: float = 0.0
-    skipped_steps: int = 0
-    fused_head: bool | None = None
-    kept: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def read(cls, checkpoint: Path) -> TrainerState:
-        """Raises BadInput if the directory is no checkpoint of bigft's."""
-        try:
-            return cls(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise BadInput(
-                Problem(
-                    "train.resume_from_checkpoint",
-                    f"{checkpoint} is not a checkpoint of bigft ({error})",
-                    "name a checkpoint-<step> directory, or `true` for the newest",
-                )
-            ) from error
+@dataclass(frozen=True, slots=True)
+class _Written:
+    files: dict[str, Stamp]
+    why: str
 
 
 class CheckpointStore:
-    """Saves, finds, loads and prunes the checkpoints of one run directory."""
+    """Saves, verifies, loads and collects the checkpoints of one run directory.
 
-    def __init__(self, directory: RunDirectory, world: World, save_total_limit: int | None) -> None:
-        self._directory = directory
-        self._world = world
-        self._limit = save_total_limit
+    fingerprint: what a run that goes on must keep (`resume_fingerprint`).
+    strict: a damaged checkpoint is refused, and none before it taken in its place.
+    """
 
-    def save(self, engine: Any, state: TrainerState) -> Path:
-        """Writes `checkpoint-<step>` and returns its path; frozen parameters are not in it.
+    def __init__(
+        self,
+        directory: RunDirectory,
+        world: World,
+        save_total_limit: int | None,
+        fingerprint: dict[str, Any],
+        strict: bool,
+    ) -> None:
+        self._directory, self._world = directory, world
+        self._limit, self._fingerprint, self._strict = save_total_limit, fingerprint, strict
+        self._num_bytes = 0  # of the newest checkpoint
+        self._verified: int | None = None  # the step of the last one that was seen to be whole
 
-        Collective.
+    # -- save ---------------------------------------------------------------------------------
+
+    def save(self, engine: Any, state: TrainerState) -> Saved:
+        """Writes `checkpoint-<step>`, or gives up on all ranks and leaves older ones as they are.
+
+        Collective. Raises LockLost, on all ranks, if the directory is another run's by now.
         """
-        final = self._directory.path / f"checkpoint-{state.step}"
-        temporary = self._directory.path / f".tmp-checkpoint-{state.step}"
-        if self._world.is_first:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-        self._world.barrier()
-        with only_trained(engine):
-            engine.save_checkpoint(
-                str(temporary), tag=SHARDS, save_latest=False, exclude_frozen_parameters=True
-            )
-        self._world.barrier()
-        if self._world.is_first:
-            text = json.dumps(asdict(state), indent=2)
-            (temporary / STATE).write_text(text, encoding="utf-8")
-            (temporary / COMMIT).write_text(hashlib.sha256(text.encode()).hexdigest() + "\n")
-            _replace_directory(temporary, final)
-            self._set_aside_beyond(state.step)
-            self._point_best_at(state.best_step)
-            self._prune(state)
-        self._world.barrier()
-        return final
+        first, final = self._world.is_first, self._directory.path / f"checkpoint-{state.step}"
+        temporary, why = self._agreed(self._begin(state.step) if first else (None, ""))
+        if why:
+            return Saved(None, why)
+        written = self._world.gather(self._write(engine, temporary))
+        num_bytes, why = self._agreed(
+            self._commit(temporary, final, state, written) if first else (0, "")
+        )
+        if why:
+            return Saved(None, why)
+        self._num_bytes = num_bytes
+        if first:
+            self._collect(state)
+        return Saved(final, num_bytes=num_bytes)
+
+    def _agreed(self, outcome: tuple[Any, str]) -> tuple[Any, str]:
+        """The first rank's, on all ranks."""
+        value, why = self._world.broadcast(outcome)
+        if why == LOST:
+            raise LockLost(f"{self._directory.path}: {why}")
+        return value, why
+
+    def _begin(self, step: int) -> tuple[Path | None, str]:
+        """The directory to write to, or why there is none."""
+        place = self._directory.path
+        try:
+            if not self._directory.is_ours():
+                return None, LOST
+            retention.sweep(self._directory)
+            free = shutil.disk_usage(place).free
+            if free < self._num_bytes:
+                free_gb, needed_gb = free / 1e9, self._num_bytes / 1e9
+                return None, f"{free_gb:.2f} GB are free, the last one took {needed_gb:.2f} GB"
+            temporary = place / retention.temporary_name(step)
+            make_directory(temporary)
+        except OSError as error:
+            return None, f"cannot write to {place}: {error.strerror}"
+        return temporary, ""
+
+    def _write(self, engine: Any, temporary: Path) -> _Written:
+        """This rank's files, on the disk."""
+        rank = self._world.rank
+        files, why = engine.checkpoint_engine.save_shards(engine, temporary)
+        if not why:
+            try:
+                sync_directory(temporary / SHARDS)
+                text = json.dumps({name: asdict(stamp) for name, stamp in files.items()}, indent=1)
+                files[rank_file(rank)] = write_durably(temporary / rank_file(rank), text + "\n")
+            except OSError as error:
+                why = f"cannot write {rank_file(rank)}: {error.strerror}"
+        return _Written(files, why and f"rank {rank}: {why}")
+
+    def _commit(
+        self, temporary: Path, final: Path, state: TrainerState, written: list[_Written]
+    ) -> tuple[int, str]:
+        """The checkpoint's bytes, or why it was given up."""
+        why = "; ".join(part.why for part in written if part.why)
+        files = [part.files for part in written]
+        manifest = Manifest(state.step, self._fingerprint, files)
+        if not why:
+            try:
+                files[0][STATE] = write_durably(temporary / STATE, state.text)
+                write_durably(temporary / MANIFEST, manifest.text)
+                if not self._directory.is_ours():
+                    return 0, LOST
+                write_durably(temporary / COMMIT, commit_text(manifest.text.encode()))
+                sync_directory(temporary)
+                if not self._directory.is_ours():
+                    return 0, LOST
+                retention.put_in_place(temporary, final)
+            except OSError as error:
+                why = f"rank 0: cannot commit: {error.strerror}"
+        if why:
+            with suppress(OSError):
+                retention.discard(temporary)
+        return manifest.num_bytes, why
+
+    def _collect(self, state: TrainerState) -> None:
+        """Moves `latest` and `best`, and removes what save_total_limit leaves no room for.
+
+        The checkpoint stands: what fails here fails again, or not, at the next one.
+        """
+        with suppress(OSError):
+            latest = self._directory.path / "latest"  # for people: bigft goes by COMMIT
+            hint = latest.with_name(".tmp-latest")
+            hint.unlink(missing_ok=True)
+            write_durably(hint, f"checkpoint-{state.step}\n")
+            rename(hint, latest)
+            retention.set_aside_beyond(self._directory, state.step)
+            self.point_best_at(state.best_step)
+            if self._limit is not None:
+                keep = {state.step, state.best_step, self._verified}
+                retention.prune(self._directory, self._limit, keep)
+
+    def point_best_at(self, step: int | None) -> None:
+        """Moves the link `best` there, if that step was saved; only the first rank does it."""
+        target = f"checkpoint-{step}"
+        if self._world.is_first and (self._directory.path / target / COMMIT).is_file():
+            retention.point(self._directory.path / "best", target)
+
+    # -- load ---------------------------------------------------------------------------------
+
+    def verified(self, checkpoint: Path, fall_back: bool) -> tuple[Path, list[str]]:
+        """The newest checkpoint, from this one backwards, that is whole; why others are not.
+
+        Collective: each rank reads its share of the files and compares their hashes, and nothing
+        is deserialised.
+        Raises BadInput, on all ranks, if there is none; if not `fall_back`, or the store is
+        strict, for the first that is not.
+        """
+        alone = self._strict or not fall_back
+        refused: list[str] = []
+        for candidate in self._world.broadcast([checkpoint] if alone else self._until(checkpoint)):
+            found = self._problems(candidate)
+            if not found:
+                return candidate, refused
+            refused.append(f"{candidate} is not used: {'; '.join(found)}")
+        mend = "name an older checkpoint-<step>" if alone else "start anew in another directory"
+        raise BadInput([Problem("train.resume_from_checkpoint", text, mend) for text in refused])
 
     def load(self, engine: Any, checkpoint: Path) -> None:
-        """Puts the checkpoint's weights and optimizer into the engine. Collective.
+        """Puts the weights and optimizer of a verified checkpoint into the engine. Collective.
 
-        Raises BadInput if a shard is missing, damaged, holds more than tensors or other parameters
-        than are trained.
+        Raises BadInput if a shard holds more than tensors, or other parameters than are trained.
         """
-        if not any((checkpoint / SHARDS).glob("*_model_states.pt")):
-            raise unusable(checkpoint / SHARDS, "no DeepSpeed checkpoint in it")
+        engine.checkpoint_engine.load_shards(engine, checkpoint)
 
-        def put_into(src: dict[str, Any], dst: Any) -> None:
-            if _shapes(src) != _shapes(trained_state(dst)):
-                what = f"{checkpoint} holds other parameters than this config trains"
-                mend = "keep the section adapt of the run that continues"
-                raise BadInput(Problem("train.resume_from_checkpoint", what, mend))
-            dst.load_state_dict(src, strict=False)
+    def _until(self, checkpoint: Path) -> list[Path]:
+        """This checkpoint and the older ones of the directory, newest first."""
+        number = re.search(r"\d+$", checkpoint.name)
+        newest = int(number[0]) if number else 0
+        older = [path for step, path in self._directory.checkpoints() if step < newest]
+        return [checkpoint, *reversed(older)]
 
-        engine.load_checkpoint(str(checkpoint), tag=SHARDS, custom_load_fn=put_into)
-
-    def _set_aside_beyond(self, step: int) -> None:
-        """What a run left that was resumed from before it: not where this one goes on."""
-        for later, path in self._directory.checkpoints():
-            if later > step:
-                aside = path.with_name(f"superseded-{path.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                os.replace(path, aside)
-
-    def _point_best_at(self, step: int | None) -> None:
-        if not (self._directory.path / f"checkpoint-{step}").is_dir():
-            return  # no evaluation yet, or the best step was not one that is saved
-        link = self._directory.path / ".tmp-best"
-        link.unlink(missing_ok=True)
-        link.symlink_to(f"checkpoint-{step}")
-        os.replace(link, self._directory.path / "best")
-
-    def _prune(self, state: TrainerState) -> None:
-        if self._limit is None:
-            return
-        found = self._directory.checkpoints()
-        # A resume needs the one just written, load_best_model_at_end the best: they always stay.
-        others = [item for item in found if item[0] not in (state.step, state.best_step)]
-        num_surplus = min(len(found) - self._limit, len(others))
-        for _, path in others[: max(num_surplus, 0)]:
-            trash = path.with_name(f".trash-{path.name}")
-            os.replace(path, trash)
-            shutil.rmtree(trash, ignore_errors=True)
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _replace_directory(new: Path, final: Path) -> None:
-    if final.exists():  # the same step again, after a resume from an older checkpoint
-        shutil.rmtree(final.with_name(f".trash-{final.name}"), ignore_errors=True)
-        os.replace(final, final.with_name(f".trash-{final.name}"))
-    os.replace(new, final)
-    shutil.rmtree(final.with_name(f".trash-{final.name}"), ignore_errors=True)
+    def _problems(self, checkpoint: Path) -> list[str]:
+        """What any rank found wrong. Collective."""
+        rank, size = self._world.rank, self._world.size
+        found: list[str] = []
+        try:
+            manifest = Manifest.read(checkpoint)
+            found = manifest.problems(checkpoint, range(rank, len(manifest.files), size))
+            self._verified, self._num_bytes = manifest.step, manifest.num_bytes
+        except Damaged as damaged:
+            found = [str(damaged)]
+        return list(dict.fromkeys(text for part in self._world.gather(found) for text in part))

@@ -1,0 +1,171 @@
+"""Which checkpoint a run continues, and what it must not have changed since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bigft.config.deepspeed import effective_zero_stage
+from bigft.config.errors import BadInput, Problem
+from bigft.runtime.run_directory import RunDirectory
+from bigft.training.checkpoint.manifest import Damaged, Manifest
+
+if TYPE_CHECKING:
+    from bigft.training.build import Run
+
+KEY = "train.resume_from_checkpoint"
+# What a run that branches off from another's checkpoint may choose anew.
+FREE_TO_BRANCH = ("optim.", "train.seed")
+TIED_TO_SHARDS = ("optim.optim", "optim.layerwise_lr_decay")  # whose state, in how many groups
+SECTIONS = {"topology", "recorded"}
+# Of a model's config: what changes no number, and labels, which are the data's.
+NOT_OF_ARCHITECTURE = {
+    *("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"),
+    *("use_cache", "id2label", "label2id", "num_labels"),
+}
+
+
+def resume_fingerprint(run: Run, world_size: int) -> dict[str, Any]:
+    """What a run that goes on must keep, by dotted key, as JSON values.
+
+    `topology`: what DeepSpeed's own shards are tied to.  `recorded`: what may differ, and costs
+    the last bits.
+    """
+    import torch
+
+    from bigft.models.load import load_model_config
+    from bigft.training.build import global_batch, versions
+
+    config = run.config
+    train, data, model = config.train, config.data, config.model
+    architecture = load_model_config(model).to_dict()
+    kept: dict[str, Any] = {
+        "data": run.data_fingerprint,
+        "data.interleave_probs": data.interleave_probs,
+        "data.packing": data.packing and [data.packing_strategy, data.max_seq_length],
+        **{f"architecture.{key}": value for key, value in architecture.items()
+           if key not in NOT_OF_ARCHITECTURE},
+        **{f"adapt.{key}": value for key, value in config.adapt.model_dump(mode="json").items()},
+        **global_batch(config, world_size),
+        "train.seed": train.seed,
+        **{f"optim.{key}": value for key, value in config.optim.model_dump(mode="json").items()},
+        "topology": {
+            "world_size": world_size,
+            "parallel.zero_stage": effective_zero_stage(config),
+            "train.bf16": train.bf16,
+            "train.fp16": train.fp16,
+        },
+        "recorded": {**versions(), "threads": str(torch.get_num_threads())},
+    }  # fmt: skip
+    if config.adapt.method != "full":  # the frozen part is in no checkpoint
+        kept["model.revision"] = model.revision
+        kept["model.from_scratch"] = model.from_scratch and train.seed
+    jsoned: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return jsoned
+
+
+def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> Path | None:
+    """The checkpoint that train.resume_from_checkpoint means; None: start from the beginning.
+
+    Reads no shard: `CheckpointStore.verified` does.
+    Raises BadInput if the named one is none, if all that are committed are damaged, or if the
+    config, compared with it, changes what must stay.
+    """
+    wanted = run.config.train.resume_from_checkpoint
+    if wanted is False:
+        return None
+    if wanted is True:
+        candidates = [path for _, path in reversed(directory.checkpoints())]
+    else:
+        candidates = [Path(wanted).resolve()]
+    if not candidates:
+        return None
+    if run.config.checkpoint.strict:
+        del candidates[1:]
+    damages = []
+    for checkpoint in candidates:
+        try:
+            manifest = _committed(checkpoint)
+        except Damaged as damaged:
+            damages.append(
+                Problem(KEY, f"{checkpoint}: {damaged}", "name another checkpoint-<step>")
+            )
+            continue
+        problems, _ = _compared(run, directory, checkpoint, manifest, world_size)
+        if problems:
+            raise BadInput(problems)
+        return checkpoint
+    raise BadInput(damages)
+
+
+def resume_notes(run: Run, directory: RunDirectory, checkpoint: Path, world_size: int) -> list[str]:
+    """What a user should know of going on from this checkpoint, one sentence each: newer ones that
+    are damaged, what this run may choose anew and did, other versions and threads."""
+    notes = []
+    if run.config.train.resume_from_checkpoint is True:
+        for _, newer in reversed(directory.checkpoints()):
+            if newer == checkpoint:
+                break
+            try:
+                _committed(newer)
+            except Damaged as damaged:
+                notes.append(f"{newer} is not used: {damaged}")
+    manifest = Manifest.read(checkpoint)
+    notes += _compared(run, directory, checkpoint, manifest, world_size)[1]
+    return notes
+
+
+def _committed(checkpoint: Path) -> Manifest:
+    """Raises Damaged where that is seen without reading a shard."""
+    manifest = Manifest.read(checkpoint)
+    manifest.check_state(checkpoint)
+    return manifest
+
+
+def _compared(
+    run: Run, directory: RunDirectory, checkpoint: Path, manifest: Manifest, world_size: int
+) -> tuple[list[Problem], list[str]]:
+    """What must not differ and does, and notes on what may."""
+    before, now = manifest.fingerprint, resume_fingerprint(run, world_size)
+    branches = checkpoint.resolve().parent != directory.path.resolve()
+    problems, notes = [], []
+    for key, then, here in _changes(before, now):
+        free = key.startswith(FREE_TO_BRANCH) and key not in TIED_TO_SHARDS
+        what = f"{checkpoint} was trained with {key} {_text(then)}, this config says {_text(here)}"
+        mend = f"keep {key} of the run that continues"
+        if key == "data":
+            what = f"{checkpoint} was trained on other data, tokenizer or task options"
+            mend = "restore them, or start anew in another train.output_dir"
+        elif free and branches:
+            notes.append(f"{key} is {_text(here)} from here on; {checkpoint} had {_text(then)}")
+            continue
+        elif free:
+            mend += f", or branch off: another train.output_dir with {KEY}={checkpoint}"
+        problems.append(Problem(KEY, what, mend))
+    for key, then, here in _changes(before["topology"], now["topology"]):
+        what = f"{checkpoint} was saved with {key} {_text(then)}, here it is {_text(here)}"
+        mend = f"keep {key} of the run that continues (another is not supported yet)"
+        if key == "world_size":
+            what = f"{checkpoint} was saved by {then} ranks, these are {here}"
+            mend = f"start {then} ranks (another number is not supported yet)"
+        problems.append(Problem(KEY, what, mend))
+    for key, then, here in _changes(before["recorded"], now["recorded"]):
+        bits = "losses may differ in their last bits"
+        notes.append(f"{checkpoint} was written with {key} {then}, this is {here}: {bits}")
+    return problems, notes
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(key, then, here) of the values that differ, but for those that are sections themselves."""
+    for key in sorted({*before, *now} - SECTIONS):
+        if key.startswith("architecture.") and not (key in before and key in now):
+            continue  # a field that only one of two versions of transformers knows
+        then, here = before.get(key), now.get(key)
+        if then != here:
+            yield key, then, here
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

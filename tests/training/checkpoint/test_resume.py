@@ -1,0 +1,193 @@
+"""A run that goes on keeps what its checkpoint depends on, and is told which key it changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny import tiny_config
+from training.checkpoint.small import SmallEngine, SmallWorld, forge
+
+from bigft.config.errors import BadInput
+from bigft.config.load import load_config
+from bigft.runtime.run_directory import RunDirectory
+from bigft.training.checkpoint import (
+    CheckpointStore,
+    TrainerState,
+    checkpoint_to_resume,
+    resume_fingerprint,
+    resume_notes,
+)
+
+LORA, HEAD = "adapt={method: lora, lora_alpha: 8}", "adapt={method: head}"
+RESUME = "train.resume_from_checkpoint="
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with the config of a model in `model`."""
+    monkeypatch.chdir(tmp_path)
+    tiny_config("llama").save_pretrained("model")
+    return tmp_path
+
+
+def run_of(*overrides: str, data: str = "f") -> Any:
+    base = ["task=causal-lm", "model.model_name_or_path=model", "data.train_file=t"]
+    words = [*base, "train.output_dir=run", *overrides]
+    return SimpleNamespace(config=load_config(None, words).config, data_fingerprint=data)
+
+
+def saved(run: Any, *steps: int, world_size: int = 1) -> RunDirectory:
+    directory = RunDirectory("run")
+    directory.path.mkdir(exist_ok=True)
+    fingerprint = resume_fingerprint(run, world_size)
+    store = CheckpointStore(directory, SmallWorld(), None, fingerprint, False)
+    for step in steps:
+        assert store.save(SmallEngine(), TrainerState(step=step)).path
+    return directory
+
+
+def refusal(run: Any, directory: RunDirectory, world_size: int = 1) -> list[str]:
+    with pytest.raises(BadInput) as refused:
+        checkpoint_to_resume(run, directory, world_size)
+    return [str(problem) for problem in refused.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "then", "now"),
+    [
+        ([LORA], ["adapt={method: lora, lora_alpha: 64}"], "adapt.lora_alpha", "8", "64"),
+        ([LORA], ["adapt={method: qlora, lora_alpha: 8}"], "adapt.method", "lora", "qlora"),
+        ([LORA], [LORA, "model.revision=abc"], "model.revision", "null", "abc"),
+        ([HEAD, "model.from_scratch=true"], [HEAD, "model.from_scratch=true", "train.seed=7"],
+         "model.from_scratch", "42", "7"),
+        ([], ["model.config_overrides={hidden_act: gelu}"],
+         "architecture.hidden_act", "silu", "gelu"),
+        ([], ["model.dropout=0.5"], "architecture.attention_dropout", "0.0", "0.5"),
+        ([], ["train.global_batch_size=16"], "global_batch_size", "8", "16"),
+        ([], ["train.seed=7"], "train.seed", "42", "7"),
+        ([], ["optim.optim=lion_8bit"], "optim.optim", "adamw_torch", "lion_8bit"),
+        ([], ["optim.layerwise_lr_decay=0.9"], "optim.layerwise_lr_decay", "null", "0.9"),
+        ([], ["optim.learning_rate=1e-3"], "optim.learning_rate", "5e-05", "0.001"),
+        ([], ["optim.label_smoothing_factor=0.1"], "optim.label_smoothing_factor", "0.0", "0.1"),
+    ],
+)  # fmt: skip
+def test_a_changed_key_is_refused_by_name(
+    before: list[str], after: list[str], key: str, then: str, now: str, here: Path
+) -> None:
+    directory = saved(run_of(*before), 3)
+    said = refusal(run_of(*after, RESUME + "true"), directory)
+    about = f"was trained with {key} {then}, this config says {now}; keep {key} of the run that"
+    assert sum(about in line for line in said) == 1, said
+    assert all(line.startswith("train.resume_from_checkpoint: run/checkpoint-3") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("key", "then", "now"),
+    [("parallel.zero_stage", 3, 0), ("train.bf16", "false", "true")],
+)
+def test_what_shards_are_tied_to_is_not_supported_yet(
+    key: str, then: Any, now: Any, here: Path
+) -> None:
+    directory = saved(run_of(f"{key}={then}"), 3)
+    (said,) = refusal(run_of(f"{key}={now}", RESUME + "true"), directory)
+    assert f"was saved with {key} {then}, here it is {now}; keep {key} of the run" in said
+    assert said.endswith("(another is not supported yet)")
+
+
+def test_every_difference_is_told_at_once(here: Path) -> None:
+    directory = saved(run_of(), 3, world_size=2)
+    run = run_of("train.seed=7", "optim.weight_decay=0.5", RESUME + "true", data="other")
+    said = "\n".join(refusal(run, directory, world_size=4))
+    for part in (
+        "was trained on other data, tokenizer or task options; restore them, or start anew",
+        "keep train.seed of the run that continues, or branch off: another train.output_dir",
+        "keep optim.weight_decay of the run",
+        "was trained with global_batch_size 16, this config says 32",
+        "was saved by 2 ranks, these are 4; start 2 ranks (another number is not supported yet)",
+    ):
+        assert part in said
+
+
+def test_what_changes_no_number_may_change(here: Path) -> None:
+    directory = saved(run_of("train.global_batch_size=8"), 3)
+    run = run_of(
+        *("train.num_train_epochs=9", "train.max_steps=50", "train.logging_steps=1"),
+        *("train.save_steps=3", "train.per_device_train_batch_size=2", "train.run_name=other"),
+        *("train.global_batch_size=8", "parallel.ddp_timeout=7", RESUME + "true"),
+    )
+    checkpoint = checkpoint_to_resume(run, directory, 1)
+    assert checkpoint == Path("run/checkpoint-3")
+    assert resume_notes(run, directory, checkpoint, 1) == []
+
+
+def test_who_branches_off_may_choose_rates_schedule_and_seed(here: Path) -> None:
+    saved(run_of(), 3)
+    elsewhere = RunDirectory("branch")
+    words = ["optim.learning_rate=1e-3", "optim.lr_scheduler_type=cosine", "train.seed=7"]
+    run = run_of(*words, RESUME + "run/checkpoint-3")
+    checkpoint = checkpoint_to_resume(run, elsewhere, 1)
+    assert checkpoint == here / "run" / "checkpoint-3"
+    notes = resume_notes(run, elsewhere, checkpoint, 1)
+    assert notes == [
+        f"optim.learning_rate is 0.001 from here on; {checkpoint} had 5e-05",
+        f"optim.lr_scheduler_type is cosine from here on; {checkpoint} had linear",
+        f"train.seed is 7 from here on; {checkpoint} had 42",
+    ]
+    for word in ("optim.optim=sgd", "optim.layerwise_lr_decay=0.5", "model.dropout=0.5"):
+        assert refusal(run_of(word, RESUME + "run/checkpoint-3"), elsewhere)
+
+
+def test_other_versions_and_threads_are_noted(here: Path) -> None:
+    directory = saved(run_of(), 3)
+
+    def older(told: Any) -> Any:
+        told["fingerprint"]["recorded"] |= {"torch": "1.0", "threads": "99"}
+        return told
+
+    forge(directory.path / "checkpoint-3", older)
+    run = run_of(RESUME + "true")
+    checkpoint = checkpoint_to_resume(run, directory, 1)
+    assert checkpoint is not None
+    threads, torch = resume_notes(run, directory, checkpoint, 1)
+    assert "was written with threads 99, this is" in threads
+    assert "was written with torch 1.0, this is" in torch
+    assert torch.endswith("losses may differ in their last bits")
+
+
+# -- which one ------------------------------------------------------------------------------------
+
+
+def test_the_newest_that_is_whole_and_what_is_not_is_told(here: Path) -> None:
+    directory = saved(run_of(), 3, 6, 9)
+    (directory.path / "checkpoint-9" / "COMMIT").write_text("0" * 64 + "\n")
+    (directory.path / "checkpoint-6" / "trainer.json").write_text("{}")
+    run = run_of(RESUME + "true")
+    checkpoint = checkpoint_to_resume(run, directory, 1)
+    assert checkpoint == Path("run/checkpoint-3")
+    commit, state = resume_notes(run, directory, checkpoint, 1)
+    assert commit == "run/checkpoint-9 is not used: COMMIT is not the hash of MANIFEST.json"
+    assert state.startswith("run/checkpoint-6 is not used: trainer.json: 2 bytes, ")
+    strict = run_of(RESUME + "true", "checkpoint.strict=true")
+    assert len(refusal(strict, directory)) == 1
+    (directory.path / "checkpoint-3" / "MANIFEST.json").unlink()
+    said = refusal(run, directory)  # and not from the beginning, in silence
+    assert len(said) == 3
+    assert "run/checkpoint-3: MANIFEST.json: cannot be read (No such file" in said[2]
+
+
+def test_nothing_to_continue(here: Path) -> None:
+    directory = saved(run_of())
+    assert checkpoint_to_resume(run_of(), directory, 1) is None
+    assert checkpoint_to_resume(run_of(RESUME + "true"), directory, 1) is None
+    (said,) = refusal(run_of(RESUME + "run/checkpoint-7"), directory)
+    assert f"{here}/run/checkpoint-7: checkpoint-7: cannot be read (No such file" in said
+
+
+def test_the_link_best_names_a_checkpoint(here: Path) -> None:
+    directory = saved(run_of(), 3)
+    (directory.path / "best").symlink_to("checkpoint-3")
+    run = run_of(RESUME + "run/best")
+    assert checkpoint_to_resume(run, directory, 1) == here / "run" / "checkpoint-3"
