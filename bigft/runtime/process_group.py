@@ -7,15 +7,24 @@ that agreeing on them never makes the host wait for the accelerator.
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from bigft.runtime.launcher import Launch
+
+# torchrun sets it to "True" where its agent already listens on MASTER_PORT for the ranks.
+AGENT_LISTENS = "TORCHELASTIC_USE_AGENT_STORE"
+# Torch's own time-outs end a rank that waits; the watchdog, which knows for whom, comes first.
+SECONDS_AFTER_THE_WATCHDOG = 120
 
 
 def choose_accelerator() -> str:
@@ -34,6 +43,7 @@ class World:
     size: int
     device: torch.device
     host_group: Any  # a gloo group; None in a world of one, where nothing has to be agreed on
+    store: Any = None  # a torch.distributed.Store of this rank's own, beside the groups; or None
 
     @property
     def is_first(self) -> bool:
@@ -55,6 +65,14 @@ class World:
         dist.all_gather_object(values, value, group=self.host_group)
         return values
 
+    def broadcast(self, value: Any) -> Any:
+        """The first rank's value (plain Python data) on every rank. Collective."""
+        return self.gather(value)[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank. Collective."""
+        return self.sum([int(flag)])[0] > 0
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(group=self.host_group)
@@ -63,6 +81,8 @@ class World:
 def join(launch: Launch, timeout_seconds: int, init_method: str | None = None) -> World:
     """Forms the process group (gloo on CPUs, NCCL on GPUs) and returns this rank's World.
 
+    Ranks that meet on a loopback address talk on the loopback interface alone; GLOO_SOCKET_IFNAME
+    wins over that.
     init_method: torch.distributed's; by default MASTER_ADDR and MASTER_PORT of the launch.
     """
     accelerator = choose_accelerator()
@@ -75,23 +95,55 @@ def join(launch: Launch, timeout_seconds: int, init_method: str | None = None) -
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     device = torch.device("cpu")
     if accelerator == "cuda":
-        device = torch.device("cuda", launch.local_rank)
+        device = torch.device("cuda", device_index(launch, torch.cuda.device_count()))
         torch.cuda.set_device(device)
-    timeout = datetime.timedelta(seconds=timeout_seconds)
-    method = init_method or f"tcp://{launch.master_addr}:{launch.master_port}"
+    timeout = datetime.timedelta(seconds=timeout_seconds + SECONDS_AFTER_THE_WATCHDOG)
+    if init_method is None:
+        store = _meet(launch, timeout)
+    else:
+        store, *_ = next(rendezvous(init_method, launch.rank, launch.world_size, timeout=timeout))
     dist.init_process_group(
         "nccl" if accelerator == "cuda" else "gloo",
-        init_method=method,
+        store=store,
         rank=launch.rank,
         world_size=launch.world_size,
         timeout=timeout,
         device_id=device if accelerator == "cuda" else None,
     )
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
-    host_group = None
+    host_group = own_store = None
     if launch.world_size > 1:
         host_group = dist.group.WORLD if accelerator == "cpu" else dist.new_group(backend="gloo")
-    return World(launch.rank, launch.local_rank, launch.world_size, device, host_group)
+        own_store = store.clone()
+    return World(launch.rank, launch.local_rank, launch.world_size, device, host_group, own_store)
+
+
+def device_index(launch: Launch, visible: int) -> int:
+    """Which of the visible GPUs is this rank's: of several its local rank's; `srun
+    --gpus-per-task=1` shows every rank one, its own."""
+    return 0 if visible == 1 else launch.local_rank
+
+
+def _meet(launch: Launch, timeout: datetime.timedelta) -> Any:
+    """The store where the ranks find each other; returns when all of them have come."""
+    if launch.world_size == 1:
+        return HashStore()  # nobody to wait for: no port
+    host, port = launch.master_addr, launch.master_port
+    listens = launch.rank == 0 and os.environ.get(AGENT_LISTENS) != "True"
+    listener = None
+    if _is_loopback(host):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        if listens:  # torch would listen on every interface of the machine
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = socket.create_server((host, port), family=family).detach()
+    return TCPStore(host, port, launch.world_size, listens, timeout, master_listen_fd=listener)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def leave() -> None:
