@@ -25,6 +25,9 @@ VERBS = {
     "predict": "write a run's predictions",
     "export": "write a run's model elsewhere, an adapter merged into its base",
     "status": "say how a run stands",
+    "checkpoint": "list or verify a run's checkpoints",
+    "submit": "check a config, then submit it to Slurm",
+    "node": "check that a job's nodes can train together",
     "bench": "measure an operator beside its peers (in a checkout)",
 }
 
@@ -64,12 +67,13 @@ def _dispatch(words: list[str]) -> int:
     parser = ArgumentParser(prog=f"bigft {verb}", description=VERBS[verb], allow_abbrev=False)
     module.add_arguments(parser)
     # intermixed: options may stand between overrides, as in `a.b=c --nproc 4 d.e=f`
-    code: int = module.run(parser.parse_intermixed_args(rest))
+    parse = getattr(module, "parse", ArgumentParser.parse_intermixed_args)
+    code: int = module.run(parse(parser, rest))
     return code
 
 
 def _help() -> str:
-    lines = [f"  {verb:10}{what}" for verb, what in VERBS.items()]
+    lines = [f"  {verb:12}{what}" for verb, what in VERBS.items()]
     return "\n".join(
         [
             "usage: bigft VERB ... | --version | --help",

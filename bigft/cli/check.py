@@ -25,12 +25,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--nproc", type=count, default=1, metavar="N", help="ranks that the run will have (1)"
     )
+    parser.add_argument(
+        "--nodes", type=count, default=1, metavar="N", help="nodes that share these ranks (1)"
+    )
 
 
 def run(args: Namespace) -> int:
     loaded = read_config(args)
     with loaded.located():
-        lines = describe(loaded.config, args.nproc, coloured=sys.stdout.isatty())
+        lines = describe(loaded.config, args.nproc, args.nodes, sys.stdout.isatty())
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -39,14 +42,16 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def describe(config: RunConfig, nproc: int, coloured: bool) -> list[str | Text]:
-    """What the run would do, a line each. Raises BadInput if it would be refused."""
+def describe(config: RunConfig, nproc: int, nodes: int, coloured: bool) -> list[str | Text]:
+    """What the run would do on so many ranks in all, a line each. Raises BadInput if it would be
+    refused."""
     from bigft.cli.preview import histogram, samples
     from bigft.runtime.machine import check_accelerators
     from bigft.training.build import global_batch
     from bigft.training.preflight import preflight
 
-    launch = Launch(0, 0, nproc, nproc, "127.0.0.1", free_port(), "environment")
+    on_each = -(-nproc // nodes)
+    launch = Launch(0, 0, nproc, on_each, "127.0.0.1", free_port(), "environment")
     elsewhere: list[Problem] = []
     with collect(elsewhere):
         check_accelerators(config.train, launch)
