@@ -16,12 +16,13 @@ from bigft.runtime.events import EventStream, MetricsFile
 from bigft.runtime.launcher import EXIT_RESUMABLE, Launch
 from bigft.runtime.logs import log_to
 from bigft.runtime.run_directory import RunDirectory
-from bigft.runtime.signals import StopRequest
+from bigft.runtime.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
     from bigft.training.build import Run
 
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    os.umask(os.umask(0o077) | 0o002)  # nothing of a run is for anyone to write
     launch = launcher.detect(os.environ)
     settings = launcher.process_settings(os.environ)
     if launch is None or launch.world_size == 1:
@@ -62,48 +64,97 @@ def _num_devices() -> int:
 
 def _start_ranks(args: Namespace, config: RunConfig, launch: Launch) -> int:
     """Checks and prepares here, so that errors come once and early; then starts the ranks."""
+    directory = RunDirectory(config.train.output_dir)
+    if _prepared(config, launch, directory, _stop_request(config)) is None:
+        return EXIT_RESUMABLE
+    words = [word for word in (args.config, *args.overrides) if word is not None]
+    try:
+        ended = launcher.run_ranks(
+            ["train", *words], launch.world_size, os.environ, directory.log_file
+        )
+        directory.ranks_ended(ended)
+    finally:
+        directory.release()
+    return ended.code
+
+
+def _stop_request(config: RunConfig) -> StopRequest:
+    stop = StopRequest()
+    stop.install()
+    if config.train.max_seconds is not None:
+        stop.limit(config.train.max_seconds)
+    return stop
+
+
+def _prepared(
+    config: RunConfig, launch: Launch, directory: RunDirectory, stop: StopRequest
+) -> Run | None:
+    """The run, its data prepared and, for the first rank, its directory claimed: not before, so
+    that a refused start leaves an older run as it is. None if a signal came."""
     from bigft.training.preflight import preflight
 
-    preflight(config, launch)
-    directory = RunDirectory(config.train.output_dir)
-    directory.claim(resume=config.train.resume_from_checkpoint is not False)
-    words = [word for word in (args.config, *args.overrides) if word is not None]
-    code = launcher.run_ranks(["train", *words], launch.world_size, os.environ, directory.log_file)
-    if directory.read()["status"] == "running":
-        directory.update(status="failed", why="a rank died without a word", exit_code=code)
-    return code
+    resume = config.train.resume_from_checkpoint
+    try:
+        with stop.raising():
+            run = preflight(config, launch)
+    except Stopped as stopped:
+        if launch.rank == 0:
+            directory.claim(resume=resume)
+            why = f"{stopped} while data was prepared"
+            directory.update(status="resumable", why=why, exit_code=EXIT_RESUMABLE)
+            directory.release()
+        return None
+    try:
+        with stop.raising():  # it may wait for a minute
+            if launch.rank == 0:
+                directory.claim(resume=resume)
+    except Stopped:
+        return None
+    return run
 
 
 def _as_rank(config: RunConfig, launch: Launch) -> int:
     """One rank's whole run; the first one also keeps the run directory's books."""
-    stop = StopRequest()
-    stop.install()
-    from bigft.training.preflight import preflight
+    stop, directory, events = (
+        _stop_request(config),
+        RunDirectory(config.train.output_dir),
+        EventStream(),
+    )
+    run = _prepared(config, launch, directory, stop)
+    if run is None:
+        return EXIT_RESUMABLE
+    from bigft.training.loop import TrainingFailed
 
-    run = preflight(config, launch)
-    events = EventStream()
-    directory = RunDirectory(config.train.output_dir)
-    if launch.rank == 0:  # not before: a refused start leaves an older run as it is
-        directory.claim(resume=config.train.resume_from_checkpoint is not False)
     status, why, code = "failed", "", EXIT_FAILED
     results: dict[str, Any] | None = None
     try:
         results = _train(run, launch, directory, events, stop)
         if results is None:
-            status, why, code = "resumable", "a signal asked for a stop", EXIT_RESUMABLE
+            status, why, code = "resumable", f"stopped by {stop.name}", EXIT_RESUMABLE
         else:
             status, code = "finished", 0
     except BadInput as refused:
         why, code = str(refused), EXIT_BAD_INPUT
         raise
+    except TrainingFailed as failed:
+        why = str(failed)
+        raise
+    except KeyboardInterrupt:  # a person's: no crash
+        status = "resumable" if directory.checkpoints() else "failed"
+        why, code = "Ctrl-C", EXIT_INTERRUPTED
+        raise
     except BaseException as error:
-        why = f"{type(error).__name__}: {error}"
+        status, why = "crashed", f"{type(error).__name__}: {error}"
         raise
     finally:
         if launch.rank == 0:
-            directory.update(status=status, why=why, exit_code=code)
+            if status == "crashed":
+                status = directory.crashed(why, code)
+            else:
+                directory.update(status=status, why=why, exit_code=code)
             took = {name: results[name] for name in ("step", "train_runtime")} if results else {}
             events.emit("end", status=status, why=why, exit_code=code, **took)
+            directory.release()
     return code
 
 
@@ -114,14 +165,15 @@ def _train(
     events: EventStream,
     stop: StopRequest,
 ) -> dict[str, Any] | None:
-    """The results; None if a signal stopped the run. The heavy imports happen here."""
+    """The results; None if a stop was asked for. The heavy imports happen here."""
     from bigft.report import attach_sinks
     from bigft.runtime.process_group import choose_accelerator, join, leave
 
     choose_accelerator()  # before deepspeed is imported and guesses
     from bigft.runtime.seeding import use_deterministic_algorithms
     from bigft.training.build import global_batch, versions
-    from bigft.training.fit import checkpoint_to_resume, fit
+    from bigft.training.checkpoint import checkpoint_to_resume
+    from bigft.training.fit import fit
 
     config, is_first = run.config, launch.rank == 0
     checkpoint = checkpoint_to_resume(run, directory, launch.world_size)
@@ -142,8 +194,10 @@ def _train(
     if config.train.full_determinism:
         use_deterministic_algorithms()
     world = join(launch, config.parallel.ddp_timeout)
-    model = run.build_model(shard_by=run.shard_by(world.size))
-    results = fit(run, model, world, events, directory, stop, checkpoint)
+    results = None
+    if not stop.agreed(world):
+        model = run.build_model(shard_by=run.shard_by(world.size))
+        results = fit(run, model, world, events, directory, stop, checkpoint)
     leave()
     if results is not None and is_first:
         directory.write_results(results)

@@ -29,8 +29,6 @@ NOT_YET = (
     NotYet("adapt.method", tuple(name for name in METHOD_NAMES if name != "bottleneck")),
     NotYet("parallel.offload_optimizer", ("none", "cpu"), "cpu offloads to memory"),
     NotYet("parallel.offload_param", ("none", "cpu"), "cpu offloads to memory"),
-    NotYet("train.max_time", (None,), "train.max_steps bounds a run"),
-    NotYet("checkpoint.strict", (False,), "a checkpoint that cannot be loaded ends the run"),
     NotYet("checkpoint.async_save", (False,)),
     NotYet("report.report_to", ("tensorboard",)),
 )

@@ -206,7 +206,9 @@ class ParallelConfig(Section):
     deepspeed: Path | None = None
     """JSON file of further DeepSpeed keys; one that contradicts this file is an error."""
     ddp_timeout: Count = 1800
-    """Seconds after which a collective that hangs is an error."""
+    """Seconds without progress after which all ranks dump their stacks and the run ends."""
+    replica_check_steps: Count | None = 500
+    """Steps between two comparisons of the weights that every rank has a copy of; null: never."""
 
 
 class TrainConfig(Section):
@@ -223,7 +225,7 @@ class TrainConfig(Section):
     max_steps: Annotated[int, Field(ge=-1)] = -1
     """Optimizer steps in all; above 0 it wins over num_train_epochs."""
     max_time: Annotated[str, Field(pattern=r"^(\d+-)?\d+:\d\d:\d\d$")] | None = None
-    """Stop resumably after [days-]hours:minutes:seconds."""
+    """Save and stop, so that it can be continued, before [days-]hours:minutes:seconds are over."""
     global_batch_size: Count | None = None
     """Samples of one optimizer step; null: per_device_train_batch_size *
     gradient_accumulation_steps * processes."""
@@ -243,6 +245,9 @@ class TrainConfig(Section):
     """Compute in fp16 with loss scaling (GPU only)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
+    max_nonfinite_steps: Count = 3
+    """Steps in a row with a loss or gradient that is not finite (each is skipped) that end the
+    run."""
     full_determinism: bool = False
     """Only deterministic algorithms, where that costs speed too."""
     logging_steps: Count = 10
@@ -268,12 +273,21 @@ class TrainConfig(Section):
     resume_from_checkpoint: bool | Path = False
     """true: continue if there is something to continue; or a checkpoint's directory."""
 
+    @property
+    def max_seconds(self) -> int | None:
+        """max_time in seconds."""
+        if self.max_time is None:
+            return None
+        days, _, clock = self.max_time.rpartition("-")
+        hours, minutes, seconds = map(int, clock.split(":"))
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
 
 class CheckpointConfig(Section):
     """How checkpoints are written and read."""
 
     strict: bool = False
-    """Stop at a damaged checkpoint instead of using the one before."""
+    """Stop at a damaged checkpoint instead of continuing from the one before."""
     async_save: bool = False
     """Write while training goes on."""
 

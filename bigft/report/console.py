@@ -26,6 +26,7 @@ START_FIELDS: dict[str, Callable[[float], str]] = {
     "trainable_parameters": "{:,} trainable parameters".format,
 }
 
+SAMPLES = 8  # of a "nonfinite" event
 EVAL_FIELDS = 5  # of an "eval" event: its scores come with the most telling first
 
 
@@ -88,8 +89,16 @@ def describe(event: Event) -> str:
             return "  ".join([f"{event['split']} at step {event['step']}", *numbers])
         case "checkpoint":
             return f"saved {event['path']} in {duration(event['seconds'])}"
+        case "save_failed":
+            return f"step {event['step']} was NOT saved, training goes on: {event['why']}"
+        case "nonfinite":
+            samples = ", ".join(event["samples"][:SAMPLES]) or "unknown"
+            return (
+                f"step {event['step']} is skipped: its {event['what']} is not finite; "
+                f"samples: {samples}"
+            )
         case "signal":
-            return f"{event['signal']} received: saving and stopping"
+            return f"{event['signal']}: saving and stopping"
         case "end":
             step = f" at step {event['step']}" if "step" in event else ""
             took = f" after {duration(event['train_runtime'])}" if "train_runtime" in event else ""

@@ -1,31 +1,83 @@
-"""Signals that ask for a stop. Handlers only set a flag; ranks agree on it at a step boundary."""
+"""Requests to save and stop: signals, and a run's time limit. Handlers only set a flag.
+
+While ranks stand alone (preparing data, before they meet) there is nothing to agree on and nothing
+that could be torn: there a signal is raised as `Stopped`. From then on ranks agree on it where all
+of them pass: at a step's boundary, after each batch of an evaluation.
+"""
 
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bigft.runtime.process_group import World
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
+class Stopped(BaseException):
+    """What was going on is dropped, since a stop was asked for; str() says by what."""
+
+
 class StopRequest:
-    """Whether this process was asked to save and stop, and by which signal."""
+    """Whether this process was asked to save and stop, and by what.
+
+    reserve: seconds before the time limit that the work up to the next look, and a save, will take.
+    """
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self._started = time.monotonic()
+        self._deadline: float | None = None
+        self._why = ""
+        self._raises = False
+        self.reserve = 0.0
 
     def install(self) -> None:
         """Takes over SIGTERM, SIGUSR1 and SIGUSR2; must run in the main thread."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._remember)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+    def request(self, why: str) -> None:
+        """Asks as a signal would; of several reasons the last is told."""
+        self._why = why
+
+    def limit(self, seconds: float) -> None:
+        """Asks by itself, `reserve` before so many seconds since this object was made."""
+        self._deadline = self._started + seconds
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """In the block a request, one made before it too, is raised as Stopped at once."""
+        if self:
+            raise Stopped(self.name)
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
+    def agreed(self, world: World) -> bool:
+        """Whether any rank was asked to stop, the same on all of them. Collective."""
+        return world.any(bool(self))
 
     def __bool__(self) -> bool:
-        return self.signal is not None
+        late = self._deadline is not None and time.monotonic() + self.reserve > self._deadline
+        if late and not self._why:
+            self.request("train.max_time")
+        return bool(self._why)
 
     @property
     def name(self) -> str:
-        """SIGTERM, SIGUSR1, ...; on a rank that got none, that another one did."""
-        return signal.Signals(self.signal).name if self.signal else "a signal to another rank"
+        """SIGTERM, SIGUSR1, train.max_time; on a rank that got none, that another one did."""
+        return self._why or "a signal to another rank"
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.request(signal.Signals(number).name)
+        if self._raises:
+            self._raises = False  # once: what cleans up is not to be interrupted again
+            raise Stopped(self.name)

@@ -29,10 +29,12 @@ def evaluate(
     batch_size: int,
     world: World,
     on_prediction: Callable[[Record, Prediction], None] | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Scores of the split, the same on every rank. Collective; every rank runs as many forwards.
 
     batch_size: rows of one forward on one rank.  on_prediction: sees this rank's answers.
+    between: called after every batch, on all ranks equally often; what it raises ends it.
     """
     started = time.monotonic()
     metric = task.metric()
@@ -40,7 +42,7 @@ def evaluate(
         split, task.collate, world.rank, world.size, batch_size, world.device.type == "cuda"
     )
     loss = _LossSum(world)
-    for record, prediction in _predictions(engine, task, split, loader, world, loss):
+    for record, prediction in _predictions(engine, task, split, loader, world, loss, between):
         metric.update([prediction], [record])
         if on_prediction is not None:
             on_prediction(record, prediction)
@@ -84,6 +86,7 @@ def _predictions(
     loader: EvalLoader,
     world: World,
     loss: _LossSum,
+    between: Callable[[], None],
 ) -> Iterator[tuple[Record, Prediction]]:
     """Each record of this rank with its answer, as soon as its last window is through."""
     engine.eval()
@@ -91,6 +94,7 @@ def _predictions(
     item: EvalBatch
     for item in loader:
         predicted = task.predict(engine, item.batch.to(world.device))
+        between()
         if item.is_filler:
             continue
         loss.add(predicted.loss_sum, item.batch.num_targets)

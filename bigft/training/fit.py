@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
-from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.data.packing import join
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
@@ -19,83 +18,24 @@ from bigft.models.heads.choose import HeadChoice, choose_head
 from bigft.models.layers import head_names, num_values, trained_table
 from bigft.models.packed import check_packing
 from bigft.runtime.events import EventStream
+from bigft.runtime.launcher import EXIT_HUNG
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
-from bigft.runtime.signals import StopRequest
+from bigft.runtime.signals import Stopped, StopRequest
+from bigft.runtime.watchdog import Watchdog
 from bigft.training.build import Run, compute_dtype, global_batch
-from bigft.training.checkpoint import CheckpointStore, TrainerState
+from bigft.training.checkpoint import (
+    CheckpointStore,
+    TrainerState,
+    resume_fingerprint,
+    resume_notes,
+)
 from bigft.training.engine import build_engine
 from bigft.training.export import export_model
-from bigft.training.loop import Loop
-from bigft.training.optimizers import OPTIMIZERS, parameter_groups
+from bigft.training.loop import Loop, Tick
+from bigft.training.optimizers import OPTIMIZERS, checkpoint_bytes, parameter_groups
 
-
-def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> Path | None:
-    """The checkpoint that train.resume_from_checkpoint means; None: start from the beginning.
-
-    Raises BadInput if the named one is none, or one of another world size or global batch.
-    """
-    wanted = run.config.train.resume_from_checkpoint
-    if wanted is False:
-        return None
-    checkpoint = directory.latest_checkpoint if wanted is True else Path(wanted)
-    if checkpoint is None:
-        return None
-    state = TrainerState.read(checkpoint)
-    problems = []
-    if state.world_size != world_size:
-        problems.append(
-            Problem(
-                "train.resume_from_checkpoint",
-                f"{checkpoint} was saved by {state.world_size} ranks, these are {world_size}",
-                f"start {state.world_size} ranks (another number is not supported yet)",
-            )
-        )
-    batch = global_batch(run.config, world_size)
-    if state.global_batch != batch:
-        problems.append(
-            Problem(
-                "train.resume_from_checkpoint",
-                f"{checkpoint} was trained with {state.global_batch}, this config says {batch}",
-                "keep the global batch of the run that continues",
-            )
-        )
-    if state.data_fingerprint != run.data_fingerprint:
-        problems.append(
-            Problem(
-                "train.resume_from_checkpoint",
-                f"{checkpoint} was trained on other data, tokenizer or task options",
-                "restore them, or start anew in another train.output_dir",
-            )
-        )
-    for key, now in what_stays(run.config).items():
-        before = state.kept.get(key, now)
-        if before != now:
-            what = f"{checkpoint} was trained with {key} {before}, this config says {now}"
-            mend = f"keep {key} of the run that continues"
-            problems.append(Problem("train.resume_from_checkpoint", what, mend))
-    if problems:
-        raise BadInput(problems)
-    return checkpoint
-
-
-def what_stays(config: RunConfig) -> dict[str, Any]:
-    """What DeepSpeed's shards, and what is frozen beside them, depend on; JSON types, by key."""
-    train, optim, model = config.train, config.optim, config.model
-    stays: dict[str, Any] = {
-        "parallel.zero_stage": effective_zero_stage(config),
-        "train.bf16": train.bf16,
-        "train.fp16": train.fp16,
-        "optim.optim": optim.optim,
-        "optim.layerwise_lr_decay": optim.layerwise_lr_decay,
-        "adapt": config.adapt.model_dump(mode="json"),
-        "data.interleave_probs": config.data.interleave_probs and [*config.data.interleave_probs],
-    }
-    if config.adapt.method != "full":  # the frozen part is in no checkpoint
-        stays["model.config_overrides"] = model.config_overrides
-        stays["model.revision"] = model.revision
-        stays["train.seed"] = train.seed if model.from_scratch else None
-    return stays
+SLOW_DISK = 50e6  # bytes per second
 
 
 def fit(
@@ -109,18 +49,47 @@ def fit(
 ) -> dict[str, Any] | None:
     """Trains, evaluates and exports; the content of all_results.json, or None if told to stop.
 
-    Collective. model: of `Run.build_model`, on the CPU.  checkpoint: to go on from.
+    Collective. model: of `Run.build_model`, on the CPU.  checkpoint: to go on from, or, where it is
+    damaged, from one before it.
     """
+
+    def hangs(text: str) -> None:
+        directory.crashed(text, EXIT_HUNG)
+
+    timeout, log = run.config.parallel.ddp_timeout, directory.log_file(world.rank)
+    with Watchdog(world, timeout, log, hangs) as watchdog:
+        return _fit(run, model, world, events, directory, stop, checkpoint, watchdog.tick)
+
+
+def _fit(
+    run: Run,
+    model: Any,
+    world: World,
+    events: EventStream,
+    directory: RunDirectory,
+    stop: StopRequest,
+    checkpoint: Path | None,
+    tick: Tick,
+) -> dict[str, Any] | None:
     config, started = run.config, time.monotonic()
     batch = global_batch(config, world.size)
     order = run.order(batch)
-    state = TrainerState(
-        global_batch=batch, data_fingerprint=run.data_fingerprint, kept=what_stays(config)
+    store = CheckpointStore(
+        directory,
+        world,
+        config.train.save_total_limit,
+        resume_fingerprint(run, world.size),
+        config.checkpoint.strict,
     )
+    state = TrainerState()
+    resuming: list[str] = []  # what a user should know of it
     if checkpoint is not None:
+        tick("verifying checkpoints")
+        ours = checkpoint.resolve().parent == directory.path.resolve()
+        checkpoint, resuming = store.verified(checkpoint, fall_back=ours)
+        resuming += resume_notes(run, directory, checkpoint, world.size)
         state = TrainerState.read(checkpoint)
-        if checkpoint.resolve().parent != directory.path.resolve():
-            # Another run's best checkpoint lies elsewhere and cannot be left behind here.
+        if not ours:  # another run's best checkpoint lies elsewhere and cannot be left behind here
             state.best_metric = state.best_step = None
             state.evaluations_without_gain = 0
 
@@ -128,6 +97,7 @@ def fit(
     trainable = sum(num_values(p) for p in model.parameters() if p.requires_grad)
     what_is_trained = [trained_table(model)] if config.adapt.method != "full" else []
     groups = parameter_groups(model, config.optim, head_names(model))
+    tick("preparing the model")
     model.to(world.device)
     if config.train.bf16 and emulates_bf16(world.device):
         multiply_in_fp32(model)
@@ -137,14 +107,17 @@ def fit(
     engine = build_engine(model, OPTIMIZERS[config.optim.optim](groups, config.optim), ds_config)
     if sharded:
         head = _try_out(run, engine.module, world, sharded)
-    store = CheckpointStore(directory, world, config.train.save_total_limit)
     if checkpoint is not None:
+        tick("loading the checkpoint")
         asked = [_options(group) for group in engine.optimizer.param_groups]
         store.load(engine, checkpoint)
         # A checkpoint brings its run's rates, betas and decay along: this run's config counts.
         for group, options in zip(engine.optimizer.param_groups, asked, strict=True):
             group.update(options)
-    loop = Loop(run, engine, order, world, events, store, stop, state)
+    if not state.save_seconds:
+        # Not measured yet: as a busy network disk would take.
+        state.save_seconds = checkpoint_bytes(config.optim, trainable) / SLOW_DISK + 1
+    loop = Loop(run, engine, order, world, events, store, stop, state, tick)
     events.emit(
         "start",
         total_steps=loop.total_steps,
@@ -156,7 +129,7 @@ def fit(
         trainable_parameters=trainable,
         device=str(world.device),
     )
-    for note in (*what_is_trained, str(head), *_notes(config, world)):
+    for note in (*resuming, *what_is_trained, str(head), *_notes(config, world)):
         events.emit("note", text=note)
     if state.fused_head is not None and state.fused_head != head.fused:
         before = "fused" if state.fused_head else "stock"
@@ -173,23 +146,32 @@ def fit(
         "train_samples": len(run.splits["train"]),
         "step": state.step,
         "train_skipped_steps": state.skipped_steps,
+        "train_nonfinite_steps": state.nonfinite_steps,
         "train_tokens_per_second": state.total_tokens / max(state.training_seconds, 1e-9),
         "epoch": loop.epoch(state.step),
     }
     left = state.step  # the step whose weights the run leaves behind
     best = directory.path / f"checkpoint-{state.best_step}"
-    if config.train.load_best_model_at_end and state.best_step is not None and best.is_dir():
+    if config.train.load_best_model_at_end and world.broadcast(best.is_dir()):
+        assert state.best_step is not None
         left = state.best_step
         if left != state.step:
+            tick("loading the best checkpoint")
+            store.verified(best, fall_back=False)
             store.load(engine, best)
     elif config.train.load_best_model_at_end:
         text = "no best checkpoint of this run is there: model/ holds the last weights"
         events.emit("note", text=text)
-    for split, prefix in (("validation", "eval"), ("test", "test")):
-        if split in run.splits:
-            seen = loop.evaluations.get((split, left)) or loop.evaluate(split, prefix, left)
-            results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
-            events.emit("report", split=split, step=left, text=seen.report)
+    try:
+        for split, prefix in (("validation", "eval"), ("test", "test")):
+            if split in run.splits:
+                seen = loop.evaluations.get((split, left)) or loop.evaluate(split, prefix, left)
+                results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
+                events.emit("report", split=split, step=left, text=seen.report)
+    except Stopped as stopped:
+        loop.save_and_stop(stopped)
+        return None
+    tick("exporting")
     export_model(engine, run.tokenizer, directory.model, world)
     engine.destroy()
     gc.collect()

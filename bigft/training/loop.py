@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,17 +16,24 @@ from bigft.data.order import Order
 from bigft.data.records import Batch
 from bigft.ops import native
 from bigft.runtime.events import EventStream
+from bigft.runtime.failpoints import failpoint
 from bigft.runtime.process_group import World
-from bigft.runtime.signals import StopRequest
+from bigft.runtime.signals import Stopped, StopRequest
 from bigft.training.build import Run
 from bigft.training.checkpoint import CheckpointStore, TrainerState
 from bigft.training.evaluate import Evaluation, evaluate
 from bigft.training.optimizers import learning_rate_factor, set_learning_rate
-from bigft.training.step import StepCounts, count, train_step
+from bigft.training.replicas import differing
+from bigft.training.step import StepCounts, StepDone, count, suspects, train_step
+
+Tick = Callable[[str], None]
+# What is kept free before train.max_time, in slowest steps and slowest saves so far.
+STEPS, SAVES = 2, 1.5
 
 
 class TrainingFailed(RuntimeError):
-    """The run cannot go on; the last checkpoint is intact. str() says why and what was seen."""
+    """The run cannot go on, and would fail again; the last checkpoint is intact. str() says why and
+    what was seen."""
 
 
 @dataclass(slots=True)
@@ -56,10 +63,12 @@ class Loop:
         store: CheckpointStore,
         stop: StopRequest,
         state: TrainerState,
+        tick: Tick = lambda where: None,
     ) -> None:
+        """tick: told where this rank is, as often as it gets on."""
         self._run, self._engine, self._order = run, engine, order
         self._world, self._events, self._store = world, events, store
-        self._stop, self._state = stop, state
+        self._stop, self._state, self._tick = stop, state, tick
         self._train: TrainConfig = run.config.train
         self.total_steps = order.total_steps(self._train.num_train_epochs, self._train.max_steps)
         loss = state.loss_sums[world.rank] if state.loss_sums else 0.0
@@ -70,89 +79,144 @@ class Loop:
         patience = self._train.early_stopping_patience
         self._stopped_early = patience is not None and state.evaluations_without_gain >= patience
         self.evaluations: dict[tuple[str, int], Evaluation] = {}  # by split and step
-        self._last_log = self._last_save = state.step if state.step else -1
+        self._last_save = state.step if state.step else -1
+        self._slowest_step = 0.0
+        stop.reserve = SAVES * state.save_seconds
 
     # -- the loop -----------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Trains; True when done (or stopped early), False when a signal asked for a stop."""
+        """Trains; True when done (or stopped early), False when a stop was asked for."""
         train, state = self._train, self._state
-        with StepLoader(
-            self._run.splits["train"],
-            self._order,
-            self._run.task.collate,
-            self._world.rank,
-            self._world.size,
-            max_samples=train.per_device_train_batch_size,
-            max_tokens=train.per_device_train_batch_tokens,
-            last_step=self.total_steps - 1,
-            pin_memory=self._world.device.type == "cuda",
-        ) as loader:
-            while state.step < self.total_steps and not self._stopped_early:
-                batches = loader.batches(state.step)
-                counts = count(self._world, batches, bool(self._stop))
-                if counts.stop_requests:
-                    self._events.emit("signal", signal=self._stop.name, step=state.step)
-                    self._save("signal")
-                    return False
-                self._step(batches, counts)
-                self._after_step()
-        if train.save_strategy in ("steps", "epoch"):
+        try:
+            if state.evaluation_due:  # a stop cut it short
+                self._evaluate_and_save()
+            with StepLoader(
+                self._run.splits["train"],
+                self._order,
+                self._run.task.collate,
+                self._world.rank,
+                self._world.size,
+                max_samples=train.per_device_train_batch_size,
+                max_tokens=train.per_device_train_batch_tokens,
+                last_step=self.total_steps - 1,
+                pin_memory=self._world.device.type == "cuda",
+            ) as loader:
+                while state.step < self.total_steps and not self._stopped_early:
+                    self._step(loader)
+                    self._after_step()
+        except Stopped as stopped:
+            self.save_and_stop(stopped)
+            return False
+        if train.save_strategy != "no" or train.load_best_model_at_end:
+            # Also where only the best are kept: what comes now may be interrupted too.
             self._save("last")
         return True
 
-    def _step(self, batches: list[Batch], counts: StepCounts) -> None:
-        state = self._state
-        config = self._run.config
-        factor = learning_rate_factor(config.optim, state.step, self.total_steps)
+    def save_and_stop(self, stopped: Stopped) -> None:
+        """What all ranks do that have agreed to stop. Collective."""
+        self._events.emit("signal", signal=str(stopped), step=self._state.step)
+        self._save("signal")
+
+    def _step(self, loader: StepLoader) -> None:
+        started = time.monotonic()
+        state, optim = self._state, self._run.config.optim
+        self._tick(f"reading step {state.step}")
+        failpoint("train.step")
+        batches = loader.batches(state.step)
+        self._tick(f"counting step {state.step}")
+        counts = count(self._world, batches, bool(self._stop))
+        if counts.stop_requests:
+            raise Stopped(self._stop.name)
+        factor = learning_rate_factor(optim, state.step, self.total_steps)
         self._learning_rate = set_learning_rate(self._engine.optimizer, factor)
         self._grad_norm = 0.0
         if counts.targets == 0:
             state.skipped_steps += 1
         else:
-            self._window.loss_sum += train_step(
-                self._engine,
-                self._run.task,
-                batches,
-                counts.targets,
-                self._world,
-                self._train.seed,
-                state.step,
-            )
-            # The step's one host read.
-            self._grad_norm = float(self._engine.get_global_grad_norm() or 0.0)
-            if not math.isfinite(self._grad_norm) and not self._train.fp16:
-                self._fail("gradient", self._grad_norm, batches)
-        state.step += 1
-        self._window.targets += counts.targets
+            self._train_step(batches, counts)
         self._window.tokens += counts.tokens
+        state.step += 1
+        self._slowest_step = max(self._slowest_step, time.monotonic() - started)
+        self._stop.reserve = STEPS * self._slowest_step + SAVES * state.save_seconds
 
-    def _fail(self, what: str, value: float, batches: Sequence[Batch] = ()) -> None:
-        """Ends the run. batches: of the step, where it is known which one it was."""
-        step = self._state.step
+    def _train_step(self, batches: list[Batch], counts: StepCounts) -> None:
+        state, task = self._state, self._run.task
+        done = train_step(
+            self._engine,
+            task,
+            batches,
+            counts.targets,
+            self._world,
+            self._train.seed,
+            state.step,
+            self._tick,
+        )
+        if done.nonfinite:
+            self._skip(done, batches)
+            return
+        state.nonfinite_in_a_row = 0
+        self._window.loss_sum += done.loss_sum
+        self._window.targets += counts.targets
+        self._grad_norm = done.grad_norm
+
+    def _skip(self, done: StepDone, batches: list[Batch]) -> None:
+        """A step whose loss or gradient was not finite has changed nothing. Collective.
+
+        Raises TrainingFailed after train.max_nonfinite_steps in a row, or for a label that is none.
+        """
+        state, most = self._state, self._train.max_nonfinite_steps
         try:
             native.check_labels(self._world.device)
         except IndexError as error:
-            raise TrainingFailed(f"step {step}: {error}") from error
-        split = self._run.splits["train"]
-        features = [feature for batch in batches for feature in batch.features]
-        rows = sorted({sample.record for feature in features for sample in feature.samples})
-        where = ", ".join(split.record(row).where for row in rows[:8])
-        samples = f"; this rank's samples: {where}" if where else ""
-        raise TrainingFailed(
-            f"the {what} is not finite in step {step} ({value}){samples}. "
-            "Lower optim.learning_rate, or continue from the last checkpoint with "
-            "train.resume_from_checkpoint=true"
+            raise TrainingFailed(f"step {state.step}: {error}") from error
+        state.nonfinite_steps += 1
+        state.nonfinite_in_a_row += 1
+        samples = suspects(self._world, self._run.splits["train"], batches, done)
+        self._events.emit(
+            "nonfinite",
+            step=state.step,
+            what=done.nonfinite,
+            samples=samples,
+            in_a_row=state.nonfinite_in_a_row,
         )
+        if state.nonfinite_in_a_row >= most:
+            shown = ", ".join(samples[:8])
+            raise TrainingFailed(
+                f"the {done.nonfinite} is not finite in step {state.step}, the "
+                f"{state.nonfinite_in_a_row}th time in a row (train.max_nonfinite_steps); samples: "
+                f"{shown}. Look at them, or lower optim.learning_rate and branch off from a "
+                "checkpoint: train.resume_from_checkpoint=CHECKPOINT with another train.output_dir"
+            )
 
     def _after_step(self) -> None:
         train, step = self._train, self._state.step
-        if step % train.logging_steps == 0 or step == self.total_steps:
+        every = self._run.config.parallel.replica_check_steps
+        if (
+            every is not None
+            and step % every == 0
+            and (found := differing(self._engine, self._world))
+        ):
+            raise TrainingFailed(f"after step {step}: {found}")
+        if self._logs_now():
             self._log()
+        self._state.evaluation_due = "validation" in self._run.splits and self._is_due(
+            train.eval_strategy, train.eval_steps
+        )
+        self._evaluate_and_save()
+
+    def _logs_now(self) -> bool:
+        step = self._state.step
+        return step % self._train.logging_steps == 0 or step == self.total_steps
+
+    def _evaluate_and_save(self) -> None:
+        """What comes after a step and its log line, as far as it is due. Collective."""
+        train, state = self._train, self._state
         is_best = False
-        if "validation" in self._run.splits and self._is_due(train.eval_strategy, train.eval_steps):
+        if state.evaluation_due:
             is_best = self._evaluate()
-        if self._stopped_early and self._last_log != step:
+            state.evaluation_due = False
+        if self._stopped_early and not self._logs_now():
             self._log()  # before the checkpoint, which then holds the whole run's sums
         keeps_best = train.save_strategy == "best" or train.load_best_model_at_end
         if self._is_due(train.save_strategy, train.save_steps) or (is_best and keeps_best):
@@ -176,8 +240,6 @@ class Loop:
         """Emits the window's means over all ranks and opens the next one. Collective."""
         window, state = self._window, self._state
         (loss_sum,) = self._world.sum([window.loss_sum.item()])
-        if not math.isfinite(loss_sum) and not self._train.fp16:
-            self._fail("loss", loss_sum)
         seconds = time.monotonic() - window.started - window.paused
         self._events.emit(
             "log",
@@ -195,7 +257,6 @@ class Loop:
         state.total_tokens += window.tokens
         state.training_seconds += seconds
         self._window = _Window(torch.zeros_like(window.loss_sum), 0)
-        self._last_log = state.step
 
     def _evaluate(self) -> bool:
         """Scores the validation set; returns whether it is the best so far. Collective."""
@@ -203,11 +264,6 @@ class Loop:
         state, train = self._state, self._train
         scores = self.evaluate("validation", "eval", state.step).scores
         name = (train.metric_for_best_model or "loss").removeprefix("eval_")
-        if name not in scores:
-            raise TrainingFailed(
-                f"train.metric_for_best_model: there is no metric {name!r}; "
-                f"there are {', '.join(sorted(scores))}"
-            )
         greater = train.greater_is_better
         if greater is None:
             greater = not name.endswith("loss")
@@ -229,13 +285,24 @@ class Loop:
         return is_best
 
     def evaluate(self, split: str, prefix: str, step: int) -> Evaluation:
-        """Scores one split with the weights of `step` and emits the scores. Collective."""
+        """Scores one split with the weights of `step` and emits the scores. Collective.
+
+        Raises Stopped, on all ranks, after the batch during which a stop was asked for.
+        """
+        failpoint("train.evaluate")
+
+        def between() -> None:
+            self._tick(f"evaluating {split}")
+            if self._stop.agreed(self._world):
+                raise Stopped(self._stop.name)
+
         result = evaluate(
             self._engine,
             self._run.task,
             self._run.splits[split],
             self._train.per_device_eval_batch_size,
             self._world,
+            between=between,
         )
         self.evaluations[split, step] = result
         self._events.emit(
@@ -248,16 +315,33 @@ class Loop:
         return result
 
     def _save(self, kind: str) -> None:
-        """Writes a checkpoint of this step, unless this run did already. Collective."""
+        """Writes a checkpoint of this step, unless there is one. Collective.
+
+        One that cannot be written is told and counted, and training goes on.
+        """
         started = time.monotonic()
         state = self._state
         if state.step == self._last_save:
+            self._store.point_best_at(state.best_step)
             return
+        self._tick(f"saving step {state.step}")
         state.loss_sums = self._world.gather(self._window.loss_sum.item())
         state.window_targets = self._window.targets
         state.world_size = self._world.size
-        path = self._store.save(self._engine, state)
-        self._last_save = state.step
+        saved = self._store.save(self._engine, state)
         seconds = time.monotonic() - started
-        self._events.emit("checkpoint", step=state.step, path=path.name, seconds=seconds, kind=kind)
         self._window.paused += seconds
+        if saved.path is None:
+            state.failed_saves += 1
+            self._events.emit("save_failed", step=state.step, why=saved.why)
+            return
+        self._last_save = state.step
+        state.save_seconds = max(state.save_seconds, seconds)
+        self._events.emit(
+            "checkpoint",
+            step=state.step,
+            path=saved.path.name,
+            seconds=seconds,
+            num_bytes=saved.num_bytes,
+            kind=kind,
+        )

@@ -98,6 +98,17 @@ OPTIMIZERS: dict[str, Factory] = {
 }
 
 
+# What an optimizer keeps of each parameter, in bytes; one that is not here counts as nothing.
+STATE_BYTES = {"adamw_torch": 8, "adam": 8, "cpu_adam": 8, "rmsprop": 4}
+STATE_BYTES |= {"adamw_8bit": 2, "adam_8bit": 2, "paged_adamw_8bit": 2, "paged_adam_8bit": 2}
+STATE_BYTES |= {"lion_8bit": 1, "paged_lion_8bit": 1, "sgd_8bit": 1}
+
+
+def checkpoint_bytes(optim: OptimConfig, trainable: int) -> int:
+    """What a checkpoint of so many trained parameters takes on disk; a lower bound."""
+    return trainable * (4 + STATE_BYTES.get(optim.optim, 0))
+
+
 def parameter_groups(model: nn.Module, optim: OptimConfig, head_names: Set[str]) -> Groups:
     """Trainable parameters by (head or body, layer, decayed or not); biases and norms never decay.
 

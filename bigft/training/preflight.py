@@ -22,15 +22,10 @@ from bigft.runtime.machine import check_accelerators, check_port
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.training.build import Run, global_batch, prepare
+from bigft.training.optimizers import checkpoint_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# What an optimizer keeps of each parameter, in bytes; one that is not here counts as nothing.
-STATE_BYTES = {"adamw_torch": 8, "adam": 8, "cpu_adam": 8, "rmsprop": 4}
-STATE_BYTES |= {"adamw_8bit": 2, "adam_8bit": 2, "paged_adamw_8bit": 2, "paged_adam_8bit": 2}
-STATE_BYTES |= {"lion_8bit": 1, "paged_lion_8bit": 1, "sgd_8bit": 1}
-
 
 def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
     """The run with its data prepared. Writes nothing but prepared data.
@@ -39,7 +34,7 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
     Raises BadInput with every problem of options, data, model and machine that can be seen.
     """
     directory = RunDirectory(config.train.output_dir)
-    resume = config.train.resume_from_checkpoint is not False
+    resume = config.train.resume_from_checkpoint
     run: Run | None = None
     problems: list[Problem] = []
     with collect(problems):
@@ -67,8 +62,8 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         raise BadInput(list(dict.fromkeys(problems)))
     if launch.rank == 0:
         check_space(run, skeleton, directory, launch.world_size)
-    if resume:
-        from bigft.training.fit import checkpoint_to_resume
+    if resume is not False:
+        from bigft.training.checkpoint import checkpoint_to_resume
 
         checkpoint_to_resume(run, directory, launch.world_size)
     return run
@@ -142,18 +137,18 @@ def check_space(run: Run, model: PreTrainedModel, directory: RunDirectory, world
     total_steps = order.total_steps(train.num_train_epochs, train.max_steps)
     checkpoints = {
         "no": 0,
-        "best": 1,
+        "best": 2,  # and the last
         "epoch": math.ceil(total_steps / order.steps_in_epoch(0)),
         "steps": math.ceil(total_steps / train.save_steps),
     }[train.save_strategy]
-    checkpoints = max(checkpoints, int(train.load_best_model_at_end))
+    if train.load_best_model_at_end:
+        checkpoints = max(checkpoints, 2)
     if train.save_total_limit is not None:
         checkpoints = min(checkpoints, train.save_total_limit + 1)  # a new one comes first
     checkpoints = max(0, checkpoints - len(directory.checkpoints()))
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     left = trainable if is_peft(run.config.adapt) else sum(p.numel() for p in model.parameters())
-    state_bytes = STATE_BYTES.get(run.config.optim.optim, 0)
-    needed = checkpoints * trainable * (4 + state_bytes)
+    needed = checkpoints * checkpoint_bytes(run.config.optim, trainable)
     needed += left * (2 if train.bf16 or train.fp16 else 4)
     place = directory.nearest()
     free = shutil.disk_usage(place).free
