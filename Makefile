@@ -1,4 +1,4 @@
-# make install, test, test-cuda-compile, lint, quickstart or clean. All that they make lies in .venv, models and runs.
+# make install, test, faults, test-slurm, test-cuda-compile, lint, quickstart or clean. All that they make lies in .venv, models and runs.
 #
 #   PYTHON=python3.12       the interpreter that .venv is made from
 #   TORCH=torch==2.12.0     another torch than the tested one (2.11 or newer)
@@ -23,7 +23,7 @@ MINILM := $(BIN)/python examples/fetch_minilm.py
 # $(call step,what,command): says what runs, and then how long it took.
 step = @echo "==> $(1)"; start=$$(date +%s); $(2) || exit; echo "    $$(($$(date +%s) - start)) s"
 
-.PHONY: install test test-cuda-compile lint quickstart clean
+.PHONY: install test faults test-slurm test-cuda-compile lint quickstart clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -68,6 +68,15 @@ lint: $(STAMP)
 test: $(STAMP)
 	@$(MINILM) || echo "without it the tests that need it skip, and say so" >&2
 	$(call step,pytest,$(BIN)/python -m pytest $(ARGS))
+
+# The long form of tests/faults: 80 kills and all failpoints, most of an hour.
+faults: $(STAMP)
+	$(call step,faults,$(BIN)/python -m pytest -m faults tests/faults $(ARGS))
+
+# A real Slurm on this machine; the first call installs Debian's packages, which takes root.
+test-slurm: $(STAMP)
+	$(call step,Slurm and munge,tests/slurm/cluster.sh install)
+	$(call step,tests on Slurm,$(BIN)/python -m pytest -m slurm tests/slurm $(ARGS))
 
 # Needs nvcc 13 and no GPU.
 test-cuda-compile: $(STAMP)

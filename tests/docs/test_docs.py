@@ -35,7 +35,6 @@ PLANNED = {
     "bigft/ops/",
     "bigft/plan/",
     "csrc/library.cpp",
-    "slurm/",
     "tests/ops/",
 }
 # Text between backticks that has a slash and is no path.
