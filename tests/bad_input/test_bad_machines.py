@@ -190,9 +190,9 @@ def test_a_checkpoint_that_is_none(place: Path, refused: Refused) -> None:
     Path("nothing").mkdir()
     (answer,) = refused("train.resume_from_checkpoint=nothing")
     assert answer.startswith(
-        "command line: train.resume_from_checkpoint=nothing: nothing is not a checkpoint of bigft"
+        f"command line: train.resume_from_checkpoint=nothing: {place / 'nothing'}: MANIFEST.json: "
     )
-    assert answer.endswith("; name a checkpoint-<step> directory, or `true` for the newest")
+    assert answer.endswith("; name another checkpoint-<step>")
 
 
 @pytest.fixture
@@ -208,8 +208,9 @@ def test_a_directory_that_another_run_holds(
     stat = Path(f"/proc/{living_process}/stat").read_text().rpartition(")")[2].split()
     host = socket.gethostname()
     holder = {"pid": living_process, "pid_started": int(stat[19]), "host": host}
+    of_slurm = {"job_id": "", "restart_count": 0}
     Path("out").mkdir()
-    Path("out/run.json").write_text(json.dumps({"status": "running", **holder}))
+    Path("out/LOCK").write_text(json.dumps({**holder, **of_slurm, "token": "0123"}))
     before = contents(Path("out"))
     assert refused() == [
         f"config.yaml:8: train.output_dir: out is held by process {living_process} on {host}, "

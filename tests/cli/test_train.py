@@ -12,6 +12,7 @@ import bigft.cli.train
 from bigft.cli import main
 from bigft.runtime import launcher
 from bigft.runtime.launcher import Launch
+from bigft.runtime.run_directory import RunDirectory
 
 REFUSED = "data.train_file=nothing.jsonl"
 MISSING = "nothing.jsonl: no such file; did you mean train.jsonl?"
@@ -92,17 +93,22 @@ def test_settings_that_count_at_process_start_are_in_place_before_anything_is_ch
         main(["train", "config.yaml", REFUSED, "--nproc", "1"])
 
 
-def test_a_signal_while_the_data_is_prepared_is_remembered(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("nproc", ["1", "2"])
+def test_a_signal_while_the_data_is_prepared_ends_the_run_so_that_it_can_go_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, nproc: str
 ) -> None:
     import bigft.training.preflight
 
     def preflight(config: object, launch: object) -> None:
-        os.kill(os.getpid(), signal.SIGUSR1)  # would end the process
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGUSR1)
+        raise AssertionError("it went on")
 
     monkeypatch.setattr(bigft.training.preflight, "preflight", preflight)
-    assert main(["train", "config.yaml", "--nproc", "1"]) == 130
+    assert main(["train", "config.yaml", "--nproc", nproc]) == 75
+    run = RunDirectory("out").read()
+    assert (run["status"], run["exit_code"]) == ("resumable", 75)
+    assert run["why"] == "SIGUSR1 while data was prepared"
+    assert not Path("out/LOCK").exists()
 
 
 @pytest.mark.parametrize(

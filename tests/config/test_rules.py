@@ -137,8 +137,6 @@ def test_what_goes_together_with_an_adapter_is_accepted(load: Load) -> None:
         ("adapt.method=bottleneck", "bottleneck is not available yet; there is full or head or "
          "freeze or lora or dora or qlora or ia3 or prompt or prefix or p-tuning"),
         ("parallel.offload_optimizer=nvme", "nvme is not available yet; cpu offloads to memory"),
-        ("train.max_time=2:00:00",
-         "2:00:00 is not available yet; train.max_steps bounds a run"),
         ("checkpoint.async_save=true", "true is not available yet; there is false"),
         ("report.report_to=[tensorboard, wandb]",
          "wandb is not available yet; there is tensorboard"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import torch
@@ -19,7 +18,8 @@ from bigft.tasks.protocol import Loss
 from bigft.training import step as step_module
 from bigft.training.build import prepare
 from bigft.training.engine import build_engine
-from bigft.training.fit import checkpoint_to_resume, fit
+from bigft.training.checkpoint import checkpoint_to_resume
+from bigft.training.fit import fit
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
 
@@ -69,7 +69,7 @@ def _train_one(world: World, config: RunConfig, stop_at: int | None) -> Any:
     def watch(event: dict[str, Any]) -> None:
         log.append(event)
         if event["event"] == "log" and event["step"] == stop_at:
-            stop.signal = signal.SIGTERM
+            stop.request("SIGTERM")
 
     if world.is_first:
         events.attach(watch)
@@ -77,21 +77,6 @@ def _train_one(world: World, config: RunConfig, stop_at: int | None) -> Any:
     model = run.build_model(shard_by=run.shard_by(world.size))
     results = fit(run, model, world, events, directory, stop, checkpoint)
     return [event for event in log if event["event"] != "report"], results
-
-
-def train_with_a_loss_of_nan(world: World, config: dict[str, Any]) -> str:
-    """What the run failed with. Gradients stay finite: a bad label on CUDA costs its row alone."""
-    from bigft.training import loop
-
-    exact = loop.train_step
-    loop.train_step = lambda *given: exact(*given) * float("nan")
-    try:
-        train(world, [config])
-    except loop.TrainingFailed as failed:
-        return str(failed)
-    finally:
-        loop.train_step = exact
-    return "it did not fail"
 
 
 def train_language_model(world: World, stages: list[int], fused: bool) -> list[Any]:

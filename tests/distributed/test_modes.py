@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from distributed.ranks import run_ranks
-from distributed.scenarios import train, train_with_a_loss_of_nan
+from distributed.scenarios import train
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.distributed
@@ -109,11 +109,3 @@ def tmp_of(config_for: Config, name: str) -> str:
 
 def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
     return sum(float((ours[name] - theirs[name]).double().square().sum()) for name in ours) ** 0.5
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_though_the_gradient_is(
-    config_for: Callable[..., dict[str, Any]], write_data: Callable[..., Path]
-) -> None:
-    config = config_for("nan", write_data([3, 1, 2, 4]), train__max_steps=2)
-    (failed,) = set(run_ranks(train_with_a_loss_of_nan, 2, config))
-    assert failed.startswith("the loss is not finite in step 1 (nan). Lower optim.learning_rate")

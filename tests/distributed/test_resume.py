@@ -17,7 +17,7 @@ from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.build import prepare
-from bigft.training.fit import checkpoint_to_resume
+from bigft.training.checkpoint import checkpoint_to_resume
 
 pytestmark = pytest.mark.distributed
 
@@ -133,33 +133,40 @@ def test_a_checkpoint_of_another_run_is_refused(
 
     same = write_data(TARGETS)
     assert "saved by 1 ranks, these are 2; start 1 ranks" in refusal(2, same)
-    assert "{'global_batch_size': 8}, this config says {'global_batch_size': 4}" in refusal(
+    assert "trained with global_batch_size 8, this config says 4; keep" in refusal(
         1, same, train__global_batch_size=4
     )
+    assert (
+        "optim.learning_rate 0.001, this config says 0.1; keep optim.learning_rate of"
+        in refusal(1, same, optim__learning_rate=0.1)
+    )
     assert "other data, tokenizer or task options" in refusal(1, write_data([*TARGETS, 5]))
-    assert "is not a checkpoint of bigft" in refusal(
+    assert "checkpoint-7: checkpoint-7: cannot be read" in refusal(
         1, same, train__resume_from_checkpoint=str(directory.path / "checkpoint-7")
     )
 
 
-def test_the_rates_of_a_resumed_run_are_its_configs(
+def test_the_rates_of_a_run_that_branches_off_are_its_configs(
     config_for: Callable[..., dict[str, Any]], write_data: Callable[..., Path]
 ) -> None:
     """A checkpoint brings its optimizer's options along; what the user changed counts."""
-    keys = {"train__save_strategy": "steps", "train__save_steps": 2, "train__max_steps": 4}
-    stages = (0, 1, 2, 3)
-
-    def configs(**more: Any) -> list[dict[str, Any]]:
-        return [
-            config_for(f"z{stage}", data, parallel__zero_stage=stage, **keys, **more)
-            for stage in stages
-        ]
-
     data = write_data(TARGETS)
-    run_ranks(train, 1, configs())
-    for config in configs():
-        shutil.rmtree(Path(config["train"]["output_dir"], "checkpoint-4"))
-    slower = configs(train__resume_from_checkpoint=True, optim__learning_rate=1e-6)
+    keys = {"train__save_strategy": "steps", "train__save_steps": 2, "train__max_steps": 4}
+    runs = [config_for(f"z{stage}", data, parallel__zero_stage=stage, **keys) for stage in range(4)]
+    run_ranks(train, 1, runs)
+    slower = [
+        config_for(
+            f"slow{stage}",
+            data,
+            parallel__zero_stage=stage,
+            optim__learning_rate=1e-6,
+            train__resume_from_checkpoint=str(Path(run["train"]["output_dir"], "checkpoint-2")),
+            **keys,
+        )
+        for stage, run in enumerate(runs)
+    ]
     for events, _ in run_ranks(train, 1, slower)[0]:
         rates = {e["step"]: e["learning_rate"] for e in events if e["event"] == "log"}
         assert rates == pytest.approx({3: 0.5e-6, 4: 0.25e-6})
+        notes = [event["text"] for event in events if event["event"] == "note"]
+        assert any(text.startswith("optim.learning_rate is 1e-06 from here on") for text in notes)

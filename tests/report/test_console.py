@@ -91,7 +91,15 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
             "going on from step 5 (o/checkpoint-5)",
         ),
         ({"event": "resume", "step": 0, "path": None}, ""),
-        ({"event": "signal", "signal": "SIGUSR1"}, "SIGUSR1 received: saving and stopping"),
+        ({"event": "signal", "signal": "SIGUSR1"}, "SIGUSR1: saving and stopping"),
+        (
+            {"event": "save_failed", "step": 5, "why": "rank 1: No space left on device"},
+            "step 5 was NOT saved, training goes on: rank 1: No space left on device",
+        ),
+        (
+            {"event": "nonfinite", "step": 5, "what": "loss", "samples": ["a:1", "b:2"]},
+            "step 5 is skipped: its loss is not finite; samples: a:1, b:2",
+        ),
         (
             {"event": "end", "status": "finished", "step": 600, "train_runtime": 330.2},
             "finished at step 600 after 5m30s",
