@@ -43,11 +43,13 @@ def put_in_place(temporary: Path, final: Path) -> None:
     replaces = final.exists()  # after a resume from before it
     if replaces:
         rename(final, older)
+    renamed = False  # and not: is it there, since another run may have put its own in that place
     try:
         rename(temporary, final)
+        renamed = True
         sync_directory(final.parent)
     except OSError:
-        if not temporary.exists():
+        if renamed:
             os.replace(final, temporary)
         if replaces:
             os.replace(older, final)

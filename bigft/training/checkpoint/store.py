@@ -169,6 +169,8 @@ class CheckpointStore:
         The checkpoint stands: what fails here fails again, or not, at the next one.
         """
         with suppress(OSError):
+            if not self._directory.is_ours():
+                return
             latest = self._directory.path / "latest"  # for people: bigft goes by COMMIT
             hint = latest.with_name(".tmp-latest")
             hint.unlink(missing_ok=True)
@@ -181,10 +183,13 @@ class CheckpointStore:
                 retention.prune(self._directory, self._limit, keep)
 
     def point_best_at(self, step: int | None) -> None:
-        """Moves the link `best` there, if that step was saved; only the first rank does it."""
+        """Moves the link `best` there, if that step was saved and the disk lets it; only the first
+        rank does it."""
         target = f"checkpoint-{step}"
         if self._world.is_first and (self._directory.path / target / COMMIT).is_file():
-            retention.point(self._directory.path / "best", target)
+            with suppress(OSError):
+                if self._directory.is_ours():
+                    retention.point(self._directory.path / "best", target)
 
     # -- load ---------------------------------------------------------------------------------
 
@@ -198,9 +203,13 @@ class CheckpointStore:
         """
         alone = self._strict or not fall_back
         refused: list[str] = []
-        for candidate in self._world.broadcast([checkpoint] if alone else self._until(checkpoint)):
-            found = self._problems(candidate)
-            if not found:
+        older = self._before(checkpoint) if self._world.is_first and not alone else []
+        for candidate in self._world.broadcast([checkpoint, *older]):
+            manifest, found = self._read(candidate)
+            if manifest is not None and not found:
+                inside = candidate.resolve().parent == self._directory.path.resolve()
+                self._verified = manifest.step if inside else None
+                self._num_bytes = manifest.num_bytes
                 return candidate, refused
             refused.append(f"{candidate} is not used: {'; '.join(found)}")
         mend = "name an older checkpoint-<step>" if alone else "start anew in another directory"
@@ -213,21 +222,21 @@ class CheckpointStore:
         """
         engine.checkpoint_engine.load_shards(engine, checkpoint)
 
-    def _until(self, checkpoint: Path) -> list[Path]:
-        """This checkpoint and the older ones of the directory, newest first."""
+    def _before(self, checkpoint: Path) -> list[Path]:
+        """The older ones of the directory, newest first."""
         number = re.search(r"\d+$", checkpoint.name)
         newest = int(number[0]) if number else 0
         older = [path for step, path in self._directory.checkpoints() if step < newest]
-        return [checkpoint, *reversed(older)]
+        return older[::-1]
 
-    def _problems(self, checkpoint: Path) -> list[str]:
-        """What any rank found wrong. Collective."""
+    def _read(self, checkpoint: Path) -> tuple[Manifest | None, list[str]]:
+        """Its manifest, and what any rank found wrong. Collective."""
         rank, size = self._world.rank, self._world.size
-        found: list[str] = []
+        manifest, found = None, []
         try:
             manifest = Manifest.read(checkpoint)
             found = manifest.problems(checkpoint, range(rank, len(manifest.files), size))
-            self._verified, self._num_bytes = manifest.step, manifest.num_bytes
         except Damaged as damaged:
             found = [str(damaged)]
-        return list(dict.fromkeys(text for part in self._world.gather(found) for text in part))
+        everyones = [text for part in self._world.gather(found) for text in part]
+        return manifest, list(dict.fromkeys(everyones))

@@ -281,3 +281,14 @@ def test_a_save_that_was_given_up_says_why(tmp_path: Path) -> None:
     saved = store_in(tmp_path).save(engine, TrainerState(step=1))
     assert saved == Saved(None, "rank 0: cannot write shard-0.pt: no", 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_runs_checkpoint_takes_no_room(tmp_path: Path) -> None:
+    other, own = tmp_path / "other", tmp_path / "own"
+    other.mkdir(), own.mkdir()
+    save(other, {20: None})
+    store, engine = store_in(own, limit=1), SmallEngine()
+    store.verified(other / "checkpoint-20", fall_back=False)
+    for engine.step in (20, 30):
+        assert store.save(engine, TrainerState(step=engine.step)).path
+    assert steps_in(own) == [30]
