@@ -132,7 +132,8 @@ def _from_slurm(environ: Mapping[str, str]) -> Launch:
         local_rank=number("SLURM_LOCALID"),
         world_size=world,
         local_world_size=tasks[int(environ.get("SLURM_NODEID", "0"))],
-        master_addr=environ.get("MASTER_ADDR", "127.0.0.1"),
+        # Ranks of one node need no network, whatever the script exports.
+        master_addr=environ["MASTER_ADDR"] if len(tasks) > 1 else "127.0.0.1",
         master_port=number("MASTER_PORT") if "MASTER_PORT" in environ else port,
         kind="slurm",
     )

@@ -11,10 +11,7 @@ import torch
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import TrainConfig
 from bigft.runtime.launcher import Launch
-from bigft.runtime.process_group import choose_accelerator
-
-# torchrun sets it to "True" where its agent already listens on MASTER_PORT for the ranks.
-AGENT_LISTENS = "TORCHELASTIC_USE_AGENT_STORE"
+from bigft.runtime.process_group import AGENT_LISTENS, choose_accelerator
 
 
 def check_accelerators(train: TrainConfig, launch: Launch) -> None:
@@ -25,7 +22,8 @@ def check_accelerators(train: TrainConfig, launch: Launch) -> None:
             raise BadInput(Problem("train.fp16", "true, but this machine has no GPU", mend))
         return
     ranks, gpus = launch.local_world_size, torch.cuda.device_count()
-    if ranks > gpus:
+    own_gpu = launch.kind == "slurm" and gpus == 1  # srun --gpus-per-task=1 shows each its own
+    if ranks > gpus and not own_gpu:
         what = f"{ranks} on this machine, which has {gpus} GPUs"
         raise BadInput(Problem("ranks", what, "start one rank per GPU at most (--nproc)"))
 

@@ -21,6 +21,7 @@ from bigft.runtime.process_group import World
 
 LOOKS = 20  # in one time-out
 SECONDS_BETWEEN_LOOKS = 5.0  # at most
+SILENT = 0.75  # of a time-out: so long without a beat, and a rank counts as not answering
 SECONDS_TO_TELL = 5.0  # for each: stacks written, other ranks' stacks awaited, on_hang called
 LEFT = "left"
 
@@ -57,7 +58,7 @@ class Watchdog:
         self._ranks[world.rank] = self._me
         self._exchanges = 0
         self._is_cut_off = False
-        self._closed = threading.Event()
+        self._closed, self._left = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
 
     def tick(self, where: str) -> None:
@@ -79,10 +80,11 @@ class Watchdog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._me.where = LEFT
-        self._closed.set()
         looking, *exchanging = self._threads
+        self._closed.set()
         looking.join()  # for ever, if it is about to end this process
+        self._me.where = LEFT
+        self._left.set()
         for thread in exchanging:
             thread.join(timeout=1.0)  # a stopped store may hold it
         faulthandler.cancel_dump_traceback_later()
@@ -99,18 +101,18 @@ class Watchdog:
         others = [rank for rank in range(self._world.size) if rank != self._world.rank]
         store = self._world.store
         while True:
-            closed = self._closed.wait(self._every)
+            is_last = self._left.wait(self._every)
             self._me.beat += 1
             try:
                 store.set(_key(self._world.rank), self._state())
-                if closed:
+                if is_last:
                     return
                 for rank in others:
                     self._hear(self._ranks[rank], json.loads(store.get(_key(rank))))
                 self._exchanges += 1
                 self._is_cut_off = False
             except RuntimeError:  # of torch.distributed: timed out, or its host is gone
-                if closed:
+                if is_last:
                     return
                 self._is_cut_off = True
                 store = self._reconnected() or store
@@ -145,14 +147,15 @@ class Watchdog:
             store_silent = store_silent + passed if self._exchanges == heard else 0.0
             seen, heard = counts, self._exchanges
             if still >= self._timeout:
-                self._end(has_store=self._world.size == 1 or store_silent < self._timeout / 2)
+                self._end(has_store=self._world.size == 1 or store_silent < SILENT * self._timeout)
 
     def _end(self, has_store: bool) -> None:
+        silent = SILENT * self._timeout
         answering = [
             number
             for number, rank in enumerate(self._ranks)
             # Without a store only its host is known not to answer.
-            if (rank.silent < self._timeout / 2 if has_store else number > 0) or rank is self._me
+            if rank is self._me or (rank.silent < silent if has_store else number > 0)
         ]
         who = self._who(answering, answering if has_store else [self._world.rank])
         text = f"no rank got any further for {self._timeout:g} s; {who}"
@@ -167,8 +170,8 @@ class Watchdog:
             """Until the others have told, and know that this rank has."""
             others = [self._ranks[number] for number in answering if number != self._world.rank]
             known = self._exchanges + 2
-            while others and not self._is_cut_off:
-                if all(rank.has_told for rank in others) and self._exchanges >= known:
+            while self._world.size > 1 and not self._is_cut_off:
+                if self._exchanges >= known and all(rank.has_told for rank in others):
                     break
                 time.sleep(self._every / 4)
 

@@ -121,10 +121,10 @@ class Loop:
     def _step(self, loader: StepLoader) -> None:
         started = time.monotonic()
         state, optim = self._state, self._run.config.optim
-        self._tick(f"reading step {state.step}")
+        self._tick(f"reading step {state.step + 1}")
         failpoint("train.step")
         batches = loader.batches(state.step)
-        self._tick(f"counting step {state.step}")
+        self._tick(f"counting step {state.step + 1}")
         counts = count(self._world, batches, bool(self._stop))
         if counts.stop_requests:
             raise Stopped(self._stop.name)
@@ -165,29 +165,34 @@ class Loop:
 
         Raises TrainingFailed after train.max_nonfinite_steps in a row, or for a label that is none.
         """
-        state, most = self._state, self._train.max_nonfinite_steps
-        try:
-            native.check_labels(self._world.device)
-        except IndexError as error:
-            raise TrainingFailed(f"step {state.step}: {error}") from error
+        state, step = self._state, self._state.step + 1  # as log lines count
         state.nonfinite_steps += 1
         state.nonfinite_in_a_row += 1
         samples = suspects(self._world, self._run.splits["train"], batches, done)
         self._events.emit(
             "nonfinite",
-            step=state.step,
+            step=step,
             what=done.nonfinite,
             samples=samples,
             in_a_row=state.nonfinite_in_a_row,
         )
-        if state.nonfinite_in_a_row >= most:
-            shown = ", ".join(samples[:8])
+        if bad_labels := [text for text in self._world.gather(self._bad_labels()) if text]:
+            raise TrainingFailed(f"step {step}: {bad_labels[0]}")
+        if state.nonfinite_in_a_row >= self._train.max_nonfinite_steps:
             raise TrainingFailed(
-                f"the {done.nonfinite} is not finite in step {state.step}, the "
-                f"{state.nonfinite_in_a_row}th time in a row (train.max_nonfinite_steps); samples: "
-                f"{shown}. Look at them, or lower optim.learning_rate and branch off from a "
-                "checkpoint: train.resume_from_checkpoint=CHECKPOINT with another train.output_dir"
+                f"the {done.nonfinite} is not finite in step {step}, which makes "
+                f"{state.nonfinite_in_a_row} in a row (train.max_nonfinite_steps); samples: "
+                f"{', '.join(samples[:8])}. Look at them, or lower optim.learning_rate and branch "
+                "off: train.resume_from_checkpoint=CHECKPOINT with another train.output_dir"
             )
+
+    def _bad_labels(self) -> str:
+        """What kernels on this rank's device have seen; on a CPU they raise by themselves."""
+        try:
+            native.check_labels(self._world.device)
+        except IndexError as error:
+            return str(error)
+        return ""
 
     def _after_step(self) -> None:
         train, step = self._train, self._state.step

@@ -27,6 +27,7 @@ from bigft.training.optimizers import checkpoint_bytes
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+
 def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
     """The run with its data prepared. Writes nothing but prepared data.
 

@@ -17,8 +17,8 @@ from bigft.runtime.signals import StopRequest
 from bigft.tasks.protocol import Loss
 from bigft.training import step as step_module
 from bigft.training.build import prepare
-from bigft.training.engine import build_engine
 from bigft.training.checkpoint import checkpoint_to_resume
+from bigft.training.engine import build_engine
 from bigft.training.fit import fit
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
@@ -46,8 +46,9 @@ def train_averaging_per_micro_batch(world: World, configs: list[dict[str, Any]])
 
     def averaging(engine: Any, task: Any, batches: Any, targets: int, world: World, *where: int):
         wrong = Averaging(task, len(batches))
-        mean = exact(engine, wrong, batches, world.size * len(batches), world, *where)
-        return mean / (world.size * len(batches)) * targets
+        done = exact(engine, wrong, batches, world.size * len(batches), world, *where)
+        mean = done.loss_sum / (world.size * len(batches))
+        return done._replace(loss_sum=mean * targets)
 
     from bigft.training import loop
 

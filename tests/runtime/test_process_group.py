@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from distributed.ranks import run_ranks
+from distributed.ranks import _context, run_ranks
 
-from bigft.runtime.process_group import World, choose_accelerator, leave
+from bigft.runtime.launcher import Launch, free_port
+from bigft.runtime.process_group import World, choose_accelerator, device_index, join, leave
 
 ALONE = World(0, 0, 1, torch.device("cpu"), None)
 
@@ -60,3 +64,54 @@ def test_the_accelerator_is_the_users_or_the_one_there_is(
         monkeypatch.delenv("DS_ACCELERATOR")
     assert choose_accelerator() == chosen
     assert os.environ["DS_ACCELERATOR"] == chosen  # before deepspeed looks
+
+
+def join_and_tell(rank: int, port: int, told: Path) -> None:
+    """Writes the addresses that this rank listens on, and what its neighbour left in the store."""
+    world = join(Launch(rank, rank, 2, 2, "127.0.0.1", port, "environment"), 60)
+    world.store.set(f"of rank {rank}", str(rank))
+    world.barrier()
+    neighbour = world.store.get(f"of rank {1 - rank}").decode()
+    told.write_text(json.dumps([listened_on(), neighbour]))
+    leave()
+
+
+def listened_on() -> list[str]:
+    """Addresses of this process's listening sockets, as Linux tells them."""
+    links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in links:
+                raw = bytes.fromhex(local.partition(":")[0])
+                words = [raw[at : at + 4][::-1] for at in range(0, len(raw), 4)]
+                found.append(str(ipaddress.ip_address(b"".join(words))))
+    return found
+
+
+@pytest.mark.distributed
+def test_ranks_of_one_machine_listen_on_its_loopback_only(tmp_path: Path) -> None:
+    """Who reaches the rendezvous could take part in it."""
+    port = free_port()
+    ranks = [
+        _context.Process(target=join_and_tell, args=(rank, port, tmp_path / str(rank)))
+        for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    for rank in range(2):
+        addresses, neighbour = json.loads((tmp_path / str(rank)).read_text())
+        assert addresses  # rank 0's store, gloo's pairs
+        assert all(ipaddress.ip_address(address).is_loopback for address in addresses)
+        assert neighbour == str(1 - rank)
+
+
+@pytest.mark.parametrize(("visible", "index"), [(8, 3), (4, 3), (1, 0)])
+def test_the_only_gpu_that_a_rank_sees_is_its_own(visible: int, index: int) -> None:
+    """`srun --gpus-per-task=1` shows each task one, and all call it 0."""
+    launch = Launch(3, 3, 4, 4, "n1", 20123, "slurm")
+    assert device_index(launch, visible) == index
