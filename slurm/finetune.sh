@@ -103,13 +103,13 @@ saved_before=$(saved)
 
 BIGFT_HOSTS=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 ((nodes > 1)) && export MASTER_ADDR=${MASTER_ADDR:-${BIGFT_HOSTS%%$'\n'*}} # alone: 127.0.0.1
-export BIGFT_HOSTS
-export SLURM_EXPORT_ENV=ALL # or tasks miss what site.sh set, after sbatch --export
+export BIGFT_HOSTS SLURM_EXPORT_ENV=ALL # or tasks miss what site.sh set, after sbatch --export
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun no longer inherits it
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
 
 printf 'bigft: job %s, restart %s, %s ranks, %s\n' "$job" "$restarts" "$ranks" "$SLURM_JOB_NODELIST"
-run_check "${here[@]}" bigft check "${arguments[@]}" --nproc "$ranks" --nodes "$nodes"
+# A restart saves the time: its config was checked, and training refuses one edited since.
+((restarts)) || run_check "${here[@]}" bigft check "${arguments[@]}" --nproc "$ranks" --nodes "$nodes"
 run_check srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --kill-on-bad-exit=0 \
     "${in_container[@]}" bigft node "${arguments[@]}"
 

@@ -123,6 +123,7 @@ def _as_rank(config: RunConfig, launch: Launch) -> int:
     run = _prepared(config, launch, directory, stop)
     if run is None:
         return EXIT_RESUMABLE
+    from bigft.runtime.process_group import lost_peer
     from bigft.training.loop import TrainingFailed
 
     status, why, code = "failed", "", EXIT_FAILED
@@ -144,7 +145,7 @@ def _as_rank(config: RunConfig, launch: Launch) -> int:
         why, code = "Ctrl-C", EXIT_INTERRUPTED
         raise
     except BaseException as error:
-        status, why = "crashed", f"{type(error).__name__}: {error}"
+        status, why = "crashed", lost_peer(error) or f"{type(error).__name__}: {error}"
         raise
     finally:
         if launch.rank == 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,6 +138,16 @@ def _meet(launch: Launch, timeout: datetime.timedelta) -> Any:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server((host, port), family=family).detach()
     return TCPStore(host, port, launch.world_size, listens, timeout, master_listen_fd=listener)
+
+
+def lost_peer(error: BaseException) -> str:
+    """A sentence if the error says that another rank is gone; else "". Torch's own goes on about
+    its source files."""
+    said = re.search(r"[Cc]onnection (?:closed|reset) by peer(?: \[([^\]]+)\])?", str(error))
+    if said is None:
+        return ""
+    where = f" at {said[1]}" if said[1] else ""
+    return f"a rank{where} died: its connection was closed; its own log, or Slurm, says why"
 
 
 def _is_loopback(host: str) -> bool:

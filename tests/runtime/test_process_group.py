@@ -13,7 +13,14 @@ import torch
 from distributed.ranks import _context, run_ranks
 
 from bigft.runtime.launcher import Launch, free_port
-from bigft.runtime.process_group import World, choose_accelerator, device_index, join, leave
+from bigft.runtime.process_group import (
+    World,
+    choose_accelerator,
+    device_index,
+    join,
+    leave,
+    lost_peer,
+)
 
 ALONE = World(0, 0, 1, torch.device("cpu"), None)
 
@@ -115,3 +122,21 @@ def test_the_only_gpu_that_a_rank_sees_is_its_own(visible: int, index: int) -> N
     """`srun --gpus-per-task=1` shows each task one, and all call it 0."""
     launch = Launch(3, 3, 4, 4, "n1", 20123, "slurm")
     assert device_index(launch, visible) == index
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.77.0.2]:60651. This is",
+            "a rank at 10.77.0.2 died: its connection was closed; its own log, or Slurm, says why",
+        ),
+        (
+            "NCCL error: socketProgress: Connection reset by peer",
+            "a rank died: its connection was closed; its own log, or Slurm, says why",
+        ),
+        ("CUDA out of memory", ""),
+    ],
+)
+def test_what_torch_says_of_a_rank_that_is_gone_is_told_in_a_sentence(said: str, told: str) -> None:
+    assert lost_peer(RuntimeError(said)) == told

@@ -33,6 +33,13 @@ def test_a_run_goes_through_check_nodes_and_training(stage: Stage) -> None:
     assert stage.named("scontrol", "requeue") == []
 
 
+def test_a_restart_examines_nodes_and_leaves_out_what_was_checked(stage: Stage) -> None:
+    stage.environ["SLURM_RESTART_COUNT"] = "1"
+    assert stage.run("config.yaml") == (0, "bigft: finished (out)")
+    assert stage.named("bigft", "check") == []
+    assert len(stage.named("bigft", "node")) == len(stage.named("bigft", "train")) == 1
+
+
 def test_what_is_refused_on_the_batch_host_starts_no_srun(stage: Stage) -> None:
     check = "echo 'config.yaml:3: optim.lr: unknown key' >&2; exit 2"
     told = "bigft: failed because config.yaml:3: optim.lr: unknown key"
