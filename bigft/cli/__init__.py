@@ -11,9 +11,8 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from bigft import __version__
-from bigft.config.errors import EXIT_BAD_INPUT, BadInput, Problem
+from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Problem
 
-EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141
 
 VERBS = {

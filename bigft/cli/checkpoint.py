@@ -10,7 +10,7 @@ from typing import Any
 
 from bigft.config.errors import BadInput, Problem
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.checkpoint.manifest import COMMIT, Damaged, Manifest
+from bigft.training.checkpoint.manifest import Damaged, Manifest
 
 EXIT_DAMAGED = 1
 
@@ -41,7 +41,7 @@ def collect(directory: RunDirectory, reads_all: bool, step: int | None) -> list[
     Raises BadInput if the path is no run directory, or the step has no checkpoint.
     """
     directory.read()
-    found = directory.checkpoints()
+    found = sorted([*directory.checkpoints(), *directory.uncommitted()])
     newest, best = directory.latest_checkpoint, directory.best
     if step is not None and step not in dict(found):
         steps = ", ".join(str(there) for there, _ in found) or "none"
@@ -51,7 +51,7 @@ def collect(directory: RunDirectory, reads_all: bool, step: int | None) -> list[
         {
             "step": at,
             "path": str(path),
-            "time": (path / COMMIT).stat().st_mtime,
+            "time": path.stat().st_mtime,
             "newest": path == newest,
             "best": best is not None and path.resolve() == best,
             **_state(path, reads_all),

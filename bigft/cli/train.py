@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from bigft.cli.arguments import add_config_arguments, count, read_config
-from bigft.config.errors import EXIT_BAD_INPUT, BadInput
+from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime import launcher
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from bigft.training.build import Run
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
+STARTED = "BIGFT_STARTED"  # when the command was, on the machine's monotonic clock
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     os.umask(os.umask(0o077) | 0o002)  # nothing of a run is for anyone to write
+    os.environ.setdefault(STARTED, str(time.monotonic()))  # one clock for a parent and its ranks
     launch = launcher.detect(os.environ)
     settings = launcher.process_settings(os.environ)
     if launch is None or launch.world_size == 1:
@@ -82,7 +84,7 @@ def _stop_request(config: RunConfig) -> StopRequest:
     stop = StopRequest()
     stop.install()
     if config.train.max_seconds is not None:
-        stop.limit(config.train.max_seconds)
+        stop.limit(float(os.environ[STARTED]) + config.train.max_seconds)
     return stop
 
 
@@ -98,7 +100,8 @@ def _prepared(
         with stop.raising():
             run = preflight(config, launch)
     except Stopped as stopped:
-        if launch.rank == 0:
+        finished = directory.run_file.exists() and directory.read()["status"] == "finished"
+        if launch.rank == 0 and not finished:
             directory.claim(resume=resume)
             why = f"{stopped} while data was prepared"
             directory.update(status="resumable", why=why, exit_code=EXIT_RESUMABLE)
@@ -140,9 +143,8 @@ def _as_rank(config: RunConfig, launch: Launch) -> int:
     except TrainingFailed as failed:
         why = str(failed)
         raise
-    except KeyboardInterrupt:  # a person's: no crash
-        status = "resumable" if directory.checkpoints() else "failed"
-        why, code = "Ctrl-C", EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        status, why, code = "interrupted", "Ctrl-C", EXIT_INTERRUPTED
         raise
     except BaseException as error:
         status, why = "crashed", lost_peer(error) or f"{type(error).__name__}: {error}"
@@ -151,6 +153,8 @@ def _as_rank(config: RunConfig, launch: Launch) -> int:
         if launch.rank == 0:
             if status == "crashed":
                 status = directory.crashed(why, code)
+            elif status == "interrupted":
+                status = directory.interrupted()
             else:
                 directory.update(status=status, why=why, exit_code=code)
             took = {name: results[name] for name in ("step", "train_runtime")} if results else {}

@@ -60,6 +60,12 @@ def _whole_or_ratio(steps: float) -> float:
     return steps
 
 
+def _some_time(text: str) -> str:
+    if not text.strip("0:-"):
+        raise ValueError("more than no time")
+    return text
+
+
 def _trackers(value: Any) -> Any:
     """`report_to: none` and `report_to: tensorboard`, as transformers takes them."""
     if isinstance(value, str):
@@ -224,8 +230,11 @@ class TrainConfig(Section):
     """Passes over the training data; may be a fraction."""
     max_steps: Annotated[int, Field(ge=-1)] = -1
     """Optimizer steps in all; above 0 it wins over num_train_epochs."""
-    max_time: Annotated[str, Field(pattern=r"^(\d+-)?\d+:\d\d:\d\d$")] | None = None
-    """Save and stop, so that it can be continued, before [days-]hours:minutes:seconds are over."""
+    max_time: (
+        Annotated[str, Field(pattern=r"^(\d+-)?\d+:\d\d:\d\d$"), AfterValidator(_some_time)] | None
+    ) = None
+    """Save and stop, so that it can be continued, before [days-]hours:minutes:seconds are over,
+    counted from the start of the command."""
     global_batch_size: Count | None = None
     """Samples of one optimizer step; null: per_device_train_batch_size *
     gradient_accumulation_steps * processes."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from bigft.models.heads.swap import base_model
@@ -107,6 +109,23 @@ def trained_table(model: Any) -> str:
     first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = [f"{name:{first}}  {size:>{second}}  {share:>{third}}" for name, size, share in rows]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def frozen_digest(model: Any, rank: int) -> str:
+    """40 hex digits that tell the rank's frozen weights from others of the same shapes, by up to
+    64 numbers of each; "" where all are trained. Syncs the host."""
+    digest, any_frozen = hashlib.sha1(usedforsecurity=False), False
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            any_frozen = True
+            values = parameter.detach().flatten()
+            if hasattr(parameter, "ds_tensor"):  # ZeRO-3: the rank's own part, but for its padding
+                values = parameter.ds_tensor.detach().flatten()
+                values = values[: max(0, parameter.ds_numel - rank * values.numel())]
+            sample = values[:: max(1, values.numel() // 64)][:64].cpu().contiguous()
+            digest.update(name.encode())
+            digest.update(sample.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest() if any_frozen else ""
 
 
 def num_values(parameter: Any) -> int:

@@ -90,7 +90,7 @@ def describe(event: Event) -> str:
         case "checkpoint":
             return f"saved {event['path']} in {duration(event['seconds'])}"
         case "save_failed":
-            return f"step {event['step']} was NOT saved, training goes on: {event['why']}"
+            return f"step {event['step']} was NOT saved: {event['why']}"
         case "nonfinite":
             samples = ", ".join(event["samples"][:SAMPLES]) or "unknown"
             return (

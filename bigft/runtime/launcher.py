@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import queue
 import re
@@ -13,13 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import EXIT_INTERRUPTED, BadInput, Problem
 
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
@@ -40,6 +41,8 @@ FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUS
 # where all stop as asked, the first one may still be writing.
 SECONDS_TO_STOP = 5.0
 SECONDS_TO_LEAVE = 30.0
+# Python runs a handler when its main thread wakes; of two signals the second may reach another.
+SECONDS_BETWEEN_LOOKS = 0.2
 PR_SET_PDEATHSIG = 1
 
 
@@ -254,7 +257,8 @@ def run_ranks(
     happenings: queue.SimpleQueue[int | signal.Signals] = queue.SimpleQueue()  # ranks, signals
     running: dict[int, subprocess.Popen[bytes]] = {}
     ended: Ended | None = None
-    deadline: float | None = None
+    deadline = math.inf
+    passed_on: set[int] = set()
 
     def wait_for(rank: int, process: subprocess.Popen[bytes]) -> None:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -276,21 +280,22 @@ def run_ranks(
                 threading.Thread(target=wait_for, args=item, daemon=True).start()
             while running:
                 try:
-                    wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    happening = happenings.get(timeout=wait)
+                    happening = happenings.get(timeout=SECONDS_BETWEEN_LOOKS)
                 except queue.Empty:
-                    for process in running.values():
-                        _kill(process)
-                    deadline = None
+                    if time.monotonic() > deadline:
+                        for process in running.values():
+                            _kill(process)
+                        deadline = math.inf
                     continue
                 if isinstance(happening, signal.Signals):
+                    passed_on.add(happening)
                     _send(running, happening)
                     continue
                 process = running.pop(happening)
                 _kill(process)  # its workers; before it is reaped nobody else can have its id
                 code = process.wait()
                 if code != 0 and ended is None:
-                    ended = _ended(happening, code, log_file)
+                    ended = _ended(happening, code, passed_on, log_file)
                     if ended.why:
                         print(f"bigft: {ended.why}", file=sys.stderr, flush=True)
                     _send(running, signal.SIGTERM)
@@ -352,9 +357,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _ended(rank: int, code: int, log_file: Callable[[int], Path] | None) -> Ended:
-    if code == EXIT_RESUMABLE:  # asked for: nothing failed
-        return Ended(code, rank)
+def _ended(
+    rank: int, code: int, passed_on: Set[int], log_file: Callable[[int], Path] | None
+) -> Ended:
+    # Asked for, so nothing failed; a rank that is just starting dies of what it will handle later.
+    if signal.SIGINT in passed_on and code in (EXIT_INTERRUPTED, -signal.SIGINT):
+        return Ended(EXIT_INTERRUPTED, rank)
+    if code == EXIT_RESUMABLE or -code in passed_on:
+        return Ended(EXIT_RESUMABLE, rank)
     how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
     where = f"; its log: {log_file(rank)}" if log_file else ""
     why = f"rank {rank} ended first, by {how}{where}"

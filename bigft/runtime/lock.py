@@ -34,9 +34,14 @@ class LockLost(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process and its claim. job_id: Slurm's, "" outside of it."""
+    """A process and its claim.
+
+    host, space: where its id means something: the machine since its boot, and the namespace of ids,
+    since containers may share the machine's name.  job_id: Slurm's, "" outside of it.
+    """
 
     host: str
+    space: str
     pid: int
     pid_started: int | None
     job_id: str
@@ -47,6 +52,7 @@ class Holder:
     def this_process(cls) -> Holder:
         return cls(
             socket.gethostname(),
+            _space(),
             os.getpid(),
             _start_of(os.getpid()),
             os.environ.get("SLURM_JOB_ID", ""),
@@ -60,7 +66,7 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        return self.host == socket.gethostname()
+        return (self.host, self.space) == (socket.gethostname(), _space())
 
     @property
     def is_gone(self) -> bool:
@@ -260,6 +266,11 @@ def _beat(descriptor: int, end: threading.Event) -> None:
 
 def _launch(holder: Holder) -> tuple[str, int]:
     return holder.job_id, holder.restart_count
+
+
+def _space() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _start_of(pid: int) -> int | None:

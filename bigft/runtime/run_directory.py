@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import EXIT_INTERRUPTED, BadInput, Problem
 from bigft.runtime.events import read_metrics, strict_json
 from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE, Ended
 from bigft.runtime.lock import Holder, Lock, LockLost
@@ -127,6 +127,12 @@ class RunDirectory:
             self.update(**run)
         return str(run["status"])
 
+    def interrupted(self) -> str:
+        """Records Ctrl-C: nothing was saved, but it is no crash. Returns the run's status."""
+        status = "resumable" if self.checkpoints() else "failed"
+        self.update(status=status, why="Ctrl-C", exit_code=EXIT_INTERRUPTED)
+        return status
+
     def ranks_ended(self, ended: Ended) -> None:
         """What the parent of the ranks saw, where they could not tell it themselves.
 
@@ -137,6 +143,8 @@ class RunDirectory:
         hearsay = run["crashed"] and ended.rank > 0 and ended.code != EXIT_HUNG
         if ended.code == EXIT_RESUMABLE and silent:
             self.update(status="resumable", why="stopped", exit_code=ended.code)
+        elif ended.code == EXIT_INTERRUPTED and silent:
+            self.interrupted()
         elif ended.why and (silent or hearsay):
             self.crashed(ended.why, ended.code)
 
@@ -182,12 +190,16 @@ class RunDirectory:
 
     def checkpoints(self) -> list[tuple[int, Path]]:
         """(step, path) of every committed checkpoint, oldest first; not yet verified."""
-        found = []
-        for path in self.path.glob("checkpoint-*"):
-            name = CHECKPOINT_NAME.fullmatch(path.name)
-            if name and (path / "COMMIT").is_file():
-                found.append((int(name[1]), path))
-        return sorted(found)
+        return [(step, path) for step, path in self._named_checkpoints() if _committed(path)]
+
+    def uncommitted(self) -> list[tuple[int, Path]]:
+        """The same of directories that are named as checkpoints and have no COMMIT."""
+        return [(step, path) for step, path in self._named_checkpoints() if not _committed(path)]
+
+    def _named_checkpoints(self) -> list[tuple[int, Path]]:
+        paths = self.path.glob("checkpoint-*")
+        named = ((CHECKPOINT_NAME.fullmatch(path.name), path) for path in paths)
+        return sorted((int(name[1]), path) for name, path in named if name)
 
     def last_step(self) -> int:
         """The last step that metrics.jsonl knows of; 0 before the first."""
@@ -301,3 +313,7 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+def _committed(checkpoint: Path) -> bool:
+    return (checkpoint / "COMMIT").is_file()

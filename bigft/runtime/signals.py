@@ -31,7 +31,6 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
         self._deadline: float | None = None
         self._why = ""
         self._raises = False
@@ -46,9 +45,9 @@ class StopRequest:
         """Asks as a signal would; of several reasons the last is told."""
         self._why = why
 
-    def limit(self, seconds: float) -> None:
-        """Asks by itself, `reserve` before so many seconds since this object was made."""
-        self._deadline = self._started + seconds
+    def limit(self, deadline: float) -> None:
+        """Asks by itself, `reserve` before that moment of time.monotonic()."""
+        self._deadline = deadline
 
     @contextmanager
     def raising(self) -> Iterator[None]:

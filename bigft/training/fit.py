@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
+from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.data.packing import join
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.heads.choose import HeadChoice, choose_head
-from bigft.models.layers import head_names, num_values, trained_table
+from bigft.models.layers import frozen_digest, head_names, num_values, trained_table
 from bigft.models.packed import check_packing
 from bigft.runtime.events import EventStream
 from bigft.runtime.launcher import EXIT_HUNG
@@ -81,17 +83,22 @@ def _fit(
         resume_fingerprint(run, world.size),
         config.checkpoint.strict,
     )
-    state = TrainerState()
+    state, judged_by = TrainerState(), _judged_by(run)
     resuming: list[str] = []  # what a user should know of it
     if checkpoint is not None:
         tick("verifying checkpoints")
         ours = checkpoint.resolve().parent == directory.path.resolve()
-        checkpoint, resuming = store.verified(checkpoint, fall_back=ours)
+        named = config.train.resume_from_checkpoint is not True
+        checkpoint, resuming = store.verified(checkpoint, fall_back=not named)
         resuming += resume_notes(run, directory, checkpoint, world.size)
         state = TrainerState.read(checkpoint)
-        if not ours:  # another run's best checkpoint lies elsewhere and cannot be left behind here
+        if state.judged_by != judged_by:
+            resuming.append("the best evaluation is forgotten: other data or another metric judge")
+        if not ours or state.judged_by != judged_by:
+            # Another run's best checkpoint lies elsewhere and cannot be left behind here.
             state.best_metric = state.best_step = None
             state.evaluations_without_gain = 0
+    state.judged_by = judged_by
 
     ds_config = deepspeed_config(config, world.size)
     trainable = sum(num_values(p) for p in model.parameters() if p.requires_grad)
@@ -99,6 +106,12 @@ def _fit(
     groups = parameter_groups(model, config.optim, head_names(model))
     tick("preparing the model")
     model.to(world.device)
+    frozen = "-".join(world.gather(frozen_digest(model, world.rank)))
+    if checkpoint is not None and state.frozen != frozen:
+        what = f"its frozen weights are not those that {checkpoint} was trained on"
+        mend = "restore the base model that the run began with"
+        raise BadInput(Problem("model.model_name_or_path", what, mend))
+    state.frozen = frozen
     if config.train.bf16 and emulates_bf16(world.device):
         multiply_in_fp32(model)
     sharded = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
@@ -197,6 +210,15 @@ def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:
         finest = dtype if run.config.model.is_flash else torch.float32
         check_packing(model, packed, alone, world, finest)
     return choice
+
+
+def _judged_by(run: Run) -> str:
+    """What tells the best checkpoint: metric, direction, and the validation set's content."""
+    train, validation = run.config.train, run.splits.get("validation")
+    content = b"" if validation is None else validation.content_of_record.tobytes()
+    metric = (train.metric_for_best_model or "loss").removeprefix("eval_")
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{metric}, greater is better: {train.greater_is_better}, data {digest[:16]}"
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

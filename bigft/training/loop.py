@@ -27,7 +27,7 @@ from bigft.training.replicas import differing
 from bigft.training.step import StepCounts, StepDone, count, suspects, train_step
 
 Tick = Callable[[str], None]
-# What is kept free before train.max_time, in slowest steps and slowest saves so far.
+# What is kept free before train.max_time, in slowest steps (or batches) and slowest saves so far.
 STEPS, SAVES = 2, 1.5
 
 
@@ -80,8 +80,8 @@ class Loop:
         self._stopped_early = patience is not None and state.evaluations_without_gain >= patience
         self.evaluations: dict[tuple[str, int], Evaluation] = {}  # by split and step
         self._last_save = state.step if state.step else -1
-        self._slowest_step = 0.0
-        stop.reserve = SAVES * state.save_seconds
+        self._slowest = 0.0  # step, or batch of an evaluation, in seconds
+        self._took(0.0)
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -114,9 +114,14 @@ class Loop:
         return True
 
     def save_and_stop(self, stopped: Stopped) -> None:
-        """What all ranks do that have agreed to stop. Collective."""
-        self._events.emit("signal", signal=str(stopped), step=self._state.step)
-        self._save("signal")
+        """What all ranks do that have agreed to stop. Collective.
+
+        Raises RuntimeError, on all ranks, if the step cannot be saved: it is lost.
+        """
+        step = self._state.step
+        self._events.emit("signal", signal=str(stopped), step=step)
+        if why := self._save("signal"):
+            raise RuntimeError(f"stopped by {stopped}, and step {step} could not be saved: {why}")
 
     def _step(self, loader: StepLoader) -> None:
         started = time.monotonic()
@@ -137,8 +142,12 @@ class Loop:
             self._train_step(batches, counts)
         self._window.tokens += counts.tokens
         state.step += 1
-        self._slowest_step = max(self._slowest_step, time.monotonic() - started)
-        self._stop.reserve = STEPS * self._slowest_step + SAVES * state.save_seconds
+        self._took(time.monotonic() - started)
+
+    def _took(self, seconds: float) -> None:
+        """Between two looks at the clock: as much must be left when the time is nearly over."""
+        self._slowest = max(self._slowest, seconds)
+        self._stop.reserve = STEPS * self._slowest + SAVES * self._state.save_seconds
 
     def _train_step(self, batches: list[Batch], counts: StepCounts) -> None:
         state, task = self._state, self._run.task
@@ -202,7 +211,7 @@ class Loop:
             and step % every == 0
             and (found := differing(self._engine, self._world))
         ):
-            raise TrainingFailed(f"after step {step}: {found}")
+            raise RuntimeError(f"after step {step}: {found}")  # the last checkpoint may be sound
         if self._logs_now():
             self._log()
         self._state.evaluation_due = "validation" in self._run.splits and self._is_due(
@@ -295,9 +304,14 @@ class Loop:
         Raises Stopped, on all ranks, after the batch during which a stop was asked for.
         """
         failpoint("train.evaluate")
+        last = time.monotonic()
 
         def between() -> None:
+            nonlocal last
             self._tick(f"evaluating {split}")
+            now = time.monotonic()
+            self._took(now - last)
+            last = now
             if self._stop.agreed(self._world):
                 raise Stopped(self._stop.name)
 
@@ -319,16 +333,16 @@ class Loop:
         )
         return result
 
-    def _save(self, kind: str) -> None:
+    def _save(self, kind: str) -> str:
         """Writes a checkpoint of this step, unless there is one. Collective.
 
-        One that cannot be written is told and counted, and training goes on.
+        Returns why it could not be written, or "". That is told and counted; training may go on.
         """
         started = time.monotonic()
         state = self._state
         if state.step == self._last_save:
             self._store.point_best_at(state.best_step)
-            return
+            return ""
         self._tick(f"saving step {state.step}")
         state.loss_sums = self._world.gather(self._window.loss_sum.item())
         state.window_targets = self._window.targets
@@ -339,7 +353,7 @@ class Loop:
         if saved.path is None:
             state.failed_saves += 1
             self._events.emit("save_failed", step=state.step, why=saved.why)
-            return
+            return saved.why
         self._last_save = state.step
         state.save_seconds = max(state.save_seconds, seconds)
         self._events.emit(
@@ -350,3 +364,4 @@ class Loop:
             num_bytes=saved.num_bytes,
             kind=kind,
         )
+        return ""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from bigft.cli import main
 from bigft.config import BadInput
 from bigft.config.sections import TrainConfig
-from bigft.runtime import machine, run_directory
+from bigft.runtime import lock, machine, run_directory
 from bigft.runtime.launcher import Launch
 from bigft.runtime.machine import check_accelerators, check_port
 
@@ -208,7 +208,7 @@ def test_a_directory_that_another_run_holds(
     stat = Path(f"/proc/{living_process}/stat").read_text().rpartition(")")[2].split()
     host = socket.gethostname()
     holder = {"pid": living_process, "pid_started": int(stat[19]), "host": host}
-    of_slurm = {"job_id": "", "restart_count": 0}
+    of_slurm = {"space": lock.Holder.this_process().space, "job_id": "", "restart_count": 0}
     Path("out").mkdir()
     Path("out/LOCK").write_text(json.dumps({**holder, **of_slurm, "token": "0123"}))
     before = contents(Path("out"))

@@ -34,13 +34,24 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
 
 
 def test_list_shows_what_is_committed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "checkpoint-20").mkdir()  # without COMMIT it is none
     assert main(["checkpoint", "list", str(run)]) == 0
     rows = lines(capsys)
     assert [row[0] for row in rows] == ["checkpoint-5", "checkpoint-10", "checkpoint-15"]
     assert [row[5:] for row in rows] == [["committed"], ["committed", "best"],
                                          ["committed", "newest"]]  # fmt: skip
     assert rows[0][2] == "MB"
+
+
+@pytest.mark.parametrize("action", ["list", "verify"])
+def test_a_checkpoint_without_commit_is_told_of(
+    run: Path, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    (run / "checkpoint-15" / "COMMIT").unlink()
+    assert main(["checkpoint", action, str(run)]) == 1
+    *_, row, why = capsys.readouterr().out.splitlines()
+    assert row.startswith("checkpoint-15")
+    assert "damaged" in row
+    assert why.strip().startswith("COMMIT: cannot be read")
 
 
 def test_list_reads_no_shard(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -270,4 +270,5 @@ def _rank(variables: dict[str, str], config: str, log: str, seconds_per_fsync: f
 
 
 def _state(pid: int | None) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.read_text().rpartition(")")[2].split()[0] if stat.exists() else ""

@@ -12,7 +12,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from bigft.config.adapt import AdaptConfig
 from bigft.models.adapt import adapt_model
-from bigft.models.layers import head_names, layer_numbers, trained_table
+from bigft.models.layers import frozen_digest, head_names, layer_numbers, trained_table
 
 LANGUAGE = "AutoModelForCausalLM"
 MODELS = [(name, "AutoModelForTokenClassification") for name in ARCHITECTURES]
@@ -84,3 +84,16 @@ def test_the_table_counts_parameters_that_are_sharded() -> None:
         parameter.ds_numel = parameter.numel()
         parameter.data = torch.empty(0)
     assert trained_table(model) == whole
+
+
+def test_another_base_of_the_same_shapes_is_told_by_its_frozen_weights() -> None:
+    first, again = (lora(tiny_model("llama", LANGUAGE)) for _ in range(2))
+    assert frozen_digest(first, 0) == frozen_digest(again, 0)
+    name, weight = next((n, p) for n, p in again.named_parameters() if not p.requires_grad)
+    weight.data += 1
+    assert frozen_digest(first, 0) != frozen_digest(again, 0), name
+    trained = next(p for p in first.parameters() if p.requires_grad)
+    before = frozen_digest(first, 0)
+    trained.data += 1
+    assert frozen_digest(first, 0) == before
+    assert frozen_digest(tiny_model("llama", LANGUAGE), 0) == "", "all of it is trained"

@@ -154,6 +154,50 @@ sys.exit(0 if got == [{int(number)}] else 1)
     assert signal.getsignal(number) is before
 
 
+def test_of_signals_that_come_together_none_is_lost(stand_in: Path) -> None:
+    """Each is one that Python hands to its main thread, which may be waiting."""
+    code = (
+        "got = []\n"
+        "for number in (signal.SIGUSR1, signal.SIGTERM):\n"
+        "    signal.signal(number, lambda n, frame: got.append(n))\n"
+        "ready()\n"
+        "while len(got) < 2: time.sleep(0.01)\n"
+    )
+
+    def both() -> None:
+        wait_until(lambda: len(ready_pids(stand_in)) == 2)
+        time.sleep(0.3)  # now the parent waits
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    for _ in range(5):
+        for ready in stand_in.glob("ready-*"):
+            ready.unlink()
+        sender = threading.Thread(target=both)
+        sender.start()
+        assert run_ranks([code], 2, environ()) == Ended()
+        sender.join()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
+)
+def test_a_stop_that_comes_while_ranks_start_is_no_failure(
+    stand_in: Path, number: signal.Signals, code: int
+) -> None:
+    """They do not handle it yet, and die of it."""
+
+    def ask() -> None:
+        wait_until(lambda: len(ready_pids(stand_in)) == 2)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=ask).start()
+    starting = "signal.signal(signal.SIGINT, signal.SIG_DFL); ready(); time.sleep(60)"
+    ended = run_ranks([starting], 2, environ())
+    assert (ended.code, ended.why) == (code, "")
+
+
 def test_the_terminal_is_rank_zeros_and_the_others_write_their_logs(
     stand_in: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,8 +30,8 @@ NOT_OF_ARCHITECTURE = {
 def resume_fingerprint(run: Run, world_size: int) -> dict[str, Any]:
     """What a run that goes on must keep, by dotted key, as JSON values.
 
-    `topology`: what DeepSpeed's own shards are tied to.  `recorded`: what may differ, and costs
-    the last bits.
+    `topology`: what DeepSpeed's own shards are tied to.  `recorded`: what may differ, and makes
+    another run of it, in the last bits (threads, dropout's draws) or in the learning rate's course.
     """
     import torch
 
@@ -57,7 +57,17 @@ def resume_fingerprint(run: Run, world_size: int) -> dict[str, Any]:
             "train.bf16": train.bf16,
             "train.fp16": train.fp16,
         },
-        "recorded": {**versions(), "threads": str(torch.get_num_threads())},
+        "recorded": {
+            **versions(),
+            "threads": str(torch.get_num_threads()),
+            "train.max_steps": train.max_steps,
+            "train.num_train_epochs": train.num_train_epochs,
+            "train.per_device_train_batch_size": train.per_device_train_batch_size,
+            "train.per_device_train_batch_tokens": train.per_device_train_batch_tokens,
+            "train.gradient_checkpointing": train.gradient_checkpointing,
+            "train.full_determinism": train.full_determinism,
+            "model.attn_implementation": model.attn_implementation,
+        },
     }  # fmt: skip
     if config.adapt.method != "full":  # the frozen part is in no checkpoint
         kept["model.revision"] = model.revision
@@ -80,11 +90,14 @@ def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> 
         candidates = [path for _, path in reversed(directory.checkpoints())]
     else:
         candidates = [Path(wanted).resolve()]
-    if not candidates:
+    if not candidates and not directory.uncommitted():
         return None
     if run.config.checkpoint.strict:
         del candidates[1:]
-    damages = []
+    damages = [
+        Problem(KEY, f"{path}: has no COMMIT", "restore it, or start anew elsewhere")
+        for _, path in directory.uncommitted()
+    ]
     for checkpoint in candidates:
         try:
             manifest = _committed(checkpoint)
@@ -105,7 +118,8 @@ def resume_notes(run: Run, directory: RunDirectory, checkpoint: Path, world_size
     are damaged, what this run may choose anew and did, other versions and threads."""
     notes = []
     if run.config.train.resume_from_checkpoint is True:
-        for _, newer in reversed(directory.checkpoints()):
+        there = sorted([*directory.checkpoints(), *directory.uncommitted()])
+        for _, newer in reversed(there):
             if newer == checkpoint:
                 break
             try:
@@ -144,16 +158,16 @@ def _compared(
         elif free:
             mend += f", or branch off: another train.output_dir with {KEY}={checkpoint}"
         problems.append(Problem(KEY, what, mend))
-    for key, then, here in _changes(before["topology"], now["topology"]):
+    for key, then, here in _changes(before.get("topology", {}), now["topology"]):
         what = f"{checkpoint} was saved with {key} {_text(then)}, here it is {_text(here)}"
         mend = f"keep {key} of the run that continues (another is not supported yet)"
         if key == "world_size":
             what = f"{checkpoint} was saved by {then} ranks, these are {here}"
             mend = f"start {then} ranks (another number is not supported yet)"
         problems.append(Problem(KEY, what, mend))
-    for key, then, here in _changes(before["recorded"], now["recorded"]):
-        bits = "losses may differ in their last bits"
-        notes.append(f"{checkpoint} was written with {key} {then}, this is {here}: {bits}")
+    for key, then, here in _changes(before.get("recorded", {}), now["recorded"]):
+        differ = "losses will not be those of a run that kept it"
+        notes.append(f"{checkpoint} was written with {key} {then}, this is {here}: {differ}")
     return problems, notes
 
 

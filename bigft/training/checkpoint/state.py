@@ -16,19 +16,21 @@ class TrainerState:
 
     step: optimizer steps done.  world_size: of the run that saved.
     best_metric, best_step: of metric_for_best_model so far; None before the first evaluation.
+    judged_by: that metric, its direction and the data it is measured on.
     evaluations_without_gain: for early stopping.
     loss_sums, since the last log line, by rank: fp64, so that the next line has the same bits.
     targets, tokens, skipped_steps: since the last log line, and of the whole run.
     nonfinite_steps, nonfinite_in_a_row: skipped for a loss or gradient that was not finite.
     failed_saves: checkpoints that could not be written; save_seconds: of the slowest so far.
     evaluation_due: the step's evaluation was not done when this was saved.
-    fused_head: whether the fused head trained.
+    fused_head: whether the fused head trained.  frozen: a digest of the weights that did not.
     """
 
     step: int = 0
     world_size: int = 1
     best_metric: float | None = None
     best_step: int | None = None
+    judged_by: str = ""
     evaluations_without_gain: int = 0
     loss_sums: list[float] = field(default_factory=list)
     window_targets: int = 0
@@ -43,6 +45,7 @@ class TrainerState:
     save_seconds: float = 0.0
     evaluation_due: bool = False
     fused_head: bool | None = None
+    frozen: str = ""
 
     @property
     def text(self) -> str:

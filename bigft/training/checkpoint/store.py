@@ -41,7 +41,7 @@ from bigft.training.checkpoint.state import TrainerState
 if TYPE_CHECKING:
     from bigft.runtime.process_group import World
 
-LOST = "another run has taken the directory over"
+LOST = "another run has taken the directory over, or its LOCK is gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,8 @@ class CheckpointStore:
                 return None, f"{free_gb:.2f} GB are free, the last one took {needed_gb:.2f} GB"
             temporary = place / retention.temporary_name(step)
             make_directory(temporary)
+        except BadInput:  # a LOCK that is none
+            return None, LOST
         except OSError as error:
             return None, f"cannot write to {place}: {error.strerror}"
         return temporary, ""

@@ -114,13 +114,43 @@ def test_every_difference_is_told_at_once(here: Path) -> None:
 def test_what_changes_no_number_may_change(here: Path) -> None:
     directory = saved(run_of("train.global_batch_size=8"), 3)
     run = run_of(
-        *("train.num_train_epochs=9", "train.max_steps=50", "train.logging_steps=1"),
-        *("train.save_steps=3", "train.per_device_train_batch_size=2", "train.run_name=other"),
+        *("train.logging_steps=1", "train.save_steps=3", "train.run_name=other"),
         *("train.global_batch_size=8", "parallel.ddp_timeout=7", RESUME + "true"),
     )
     checkpoint = checkpoint_to_resume(run, directory, 1)
     assert checkpoint == Path("run/checkpoint-3")
     assert resume_notes(run, directory, checkpoint, 1) == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("train.num_train_epochs=9", "train.max_steps=50", "train.per_device_train_batch_size=2"),
+        *("train.gradient_checkpointing=true", "model.attn_implementation=eager"),
+    ],
+)
+def test_what_makes_other_bits_or_another_schedule_is_noted(here: Path, word: str) -> None:
+    directory = saved(run_of("train.global_batch_size=8"), 3)
+    run = run_of("train.global_batch_size=8", word, RESUME + "true")
+    checkpoint = checkpoint_to_resume(run, directory, 1)
+    assert checkpoint is not None
+    (note,) = resume_notes(run, directory, checkpoint, 1)
+    assert note.startswith(f"{checkpoint} was written with {word.partition('=')[0]} ")
+    assert note.endswith(": losses will not be those of a run that kept it")
+
+
+def test_a_checkpoint_without_commit_is_told_of(here: Path) -> None:
+    directory = saved(run_of(), 3, 6)
+    run = run_of(RESUME + "true")
+    Path("run/checkpoint-6/COMMIT").unlink()
+    checkpoint = checkpoint_to_resume(run, directory, 1)
+    assert checkpoint == Path("run/checkpoint-3")
+    (note,) = resume_notes(run, directory, checkpoint, 1)
+    assert note.startswith("run/checkpoint-6 is not used: COMMIT: cannot be read")
+    Path("run/checkpoint-3/COMMIT").unlink()
+    assert [problem.partition(";")[0] for problem in refusal(run, directory)] == [
+        f"train.resume_from_checkpoint: run/checkpoint-{step}: has no COMMIT" for step in (3, 6)
+    ]
 
 
 def test_who_branches_off_may_choose_rates_schedule_and_seed(here: Path) -> None:
@@ -154,7 +184,7 @@ def test_other_versions_and_threads_are_noted(here: Path) -> None:
     threads, torch = resume_notes(run, directory, checkpoint, 1)
     assert "was written with threads 99, this is" in threads
     assert "was written with torch 1.0, this is" in torch
-    assert torch.endswith("losses may differ in their last bits")
+    assert torch.endswith("losses will not be those of a run that kept it")
 
 
 # -- which one ------------------------------------------------------------------------------------

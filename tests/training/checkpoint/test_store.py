@@ -138,6 +138,8 @@ def test_the_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
         save_seconds=0.7,
         evaluation_due=True,
         fused_head=True,
+        judged_by="f1",
+        frozen="0123",
     )
     fresh = TrainerState()
     assert all(getattr(state, f.name) != getattr(fresh, f.name) for f in fields(state))
