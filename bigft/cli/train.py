@@ -134,7 +134,7 @@ def _as_rank(config: RunConfig, launch: Launch) -> int:
     try:
         results = _train(run, launch, directory, events, stop)
         if results is None:
-            status, why, code = "resumable", f"stopped by {stop.name}", EXIT_RESUMABLE
+            status, why, code = "resumable", f"stopped by {stop.why}", EXIT_RESUMABLE
         else:
             status, code = "finished", 0
     except BadInput as refused:
@@ -200,7 +200,9 @@ def _train(
         use_deterministic_algorithms()
     world = join(launch, config.parallel.ddp_timeout)
     results = None
-    if not stop.agreed(world):
+    if stop.agreed(world):
+        stop.reason(world)
+    else:
         model = run.build_model(shard_by=run.shard_by(world.size))
         results = fit(run, model, world, events, directory, stop, checkpoint)
     leave()

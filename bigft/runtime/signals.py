@@ -27,12 +27,13 @@ class Stopped(BaseException):
 class StopRequest:
     """Whether this process was asked to save and stop, and by what.
 
+    why: SIGTERM, SIGUSR1, train.max_time; "" where this rank was not asked.
     reserve: seconds before the time limit that the work up to the next look, and a save, will take.
     """
 
     def __init__(self) -> None:
         self._deadline: float | None = None
-        self._why = ""
+        self.why = ""
         self._raises = False
         self.reserve = 0.0
 
@@ -43,7 +44,7 @@ class StopRequest:
 
     def request(self, why: str) -> None:
         """Asks as a signal would; of several reasons the last is told."""
-        self._why = why
+        self.why = why
 
     def limit(self, deadline: float) -> None:
         """Asks by itself, `reserve` before that moment of time.monotonic()."""
@@ -53,12 +54,17 @@ class StopRequest:
     def raising(self) -> Iterator[None]:
         """In the block a request, one made before it too, is raised as Stopped at once."""
         if self:
-            raise Stopped(self.name)
+            raise Stopped(self.why)
         self._raises = True
         try:
             yield
         finally:
             self._raises = False
+
+    def reason(self, world: World) -> str:
+        """By what the first rank that was asked to stop was. Collective, where one was."""
+        self.why = next(why for why in world.gather(self.why) if why)
+        return self.why
 
     def agreed(self, world: World) -> bool:
         """Whether any rank was asked to stop, the same on all of them. Collective."""
@@ -66,17 +72,12 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         late = self._deadline is not None and time.monotonic() + self.reserve > self._deadline
-        if late and not self._why:
+        if late and not self.why:
             self.request("train.max_time")
-        return bool(self._why)
-
-    @property
-    def name(self) -> str:
-        """SIGTERM, SIGUSR1, train.max_time; on a rank that got none, that another one did."""
-        return self._why or "a signal to another rank"
+        return bool(self.why)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.request(signal.Signals(number).name)
         if self._raises:
             self._raises = False  # once: what cleans up is not to be interrupted again
-            raise Stopped(self.name)
+            raise Stopped(self.why)

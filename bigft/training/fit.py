@@ -6,6 +6,7 @@ import gc
 import hashlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,145 +53,164 @@ def fit(
     """Trains, evaluates and exports; the content of all_results.json, or None if told to stop.
 
     Collective. model: of `Run.build_model`, on the CPU.  checkpoint: to go on from, or, where it is
-    damaged, from one before it.
+    damaged and was not named, from one before it.
     """
 
     def hangs(text: str) -> None:
         directory.crashed(text, EXIT_HUNG)
 
-    timeout, log = run.config.parallel.ddp_timeout, directory.log_file(world.rank)
-    with Watchdog(world, timeout, log, hangs) as watchdog:
-        return _fit(run, model, world, events, directory, stop, checkpoint, watchdog.tick)
+    train, started = run.config.train, time.monotonic()
+    fingerprint, strict = resume_fingerprint(run, world.size), run.config.checkpoint.strict
+    store = CheckpointStore(directory, world, train.save_total_limit, fingerprint, strict)
+    log = directory.log_file(world.rank)
+    with Watchdog(world, run.config.parallel.ddp_timeout, log, hangs) as watchdog:
+        rank = _Rank(run, world, events, directory, store, watchdog.tick)
+        loop = rank.begin(model, stop, checkpoint)
+        if not loop.run():
+            return None
+        results = {"train_runtime": time.monotonic() - started, **loop.results()}
+        return rank.end(loop, results)
 
 
-def _fit(
-    run: Run,
-    model: Any,
-    world: World,
-    events: EventStream,
-    directory: RunDirectory,
-    stop: StopRequest,
-    checkpoint: Path | None,
-    tick: Tick,
-) -> dict[str, Any] | None:
-    config, started = run.config, time.monotonic()
-    batch = global_batch(config, world.size)
-    order = run.order(batch)
-    store = CheckpointStore(
-        directory,
-        world,
-        config.train.save_total_limit,
-        resume_fingerprint(run, world.size),
-        config.checkpoint.strict,
-    )
-    state, judged_by = TrainerState(), _judged_by(run)
-    resuming: list[str] = []  # what a user should know of it
-    if checkpoint is not None:
-        tick("verifying checkpoints")
-        ours = checkpoint.resolve().parent == directory.path.resolve()
-        named = config.train.resume_from_checkpoint is not True
-        checkpoint, resuming = store.verified(checkpoint, fall_back=not named)
-        resuming += resume_notes(run, directory, checkpoint, world.size)
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """One rank's run before its first step and after its last one."""
+
+    run: Run
+    world: World
+    events: EventStream
+    directory: RunDirectory
+    store: CheckpointStore
+    tick: Tick
+
+    def begin(self, model: Any, stop: StopRequest, checkpoint: Path | None) -> Loop:
+        """The loop, ready for its next step. Collective."""
+        run, world, config = self.run, self.world, self.run.config
+        state = TrainerState()
+        notes: list[str] = []
+        if checkpoint is not None:
+            checkpoint, state, notes = self._resumed(checkpoint)
+        state.judged_by = _judged_by(run)
+        trainable = sum(num_values(p) for p in model.parameters() if p.requires_grad)
+        if config.adapt.method != "full":
+            notes.append(trained_table(model))
+        engine, head = self._built(model, state)
+        if checkpoint is not None:
+            self.tick("loading the checkpoint")
+            asked = [_options(group) for group in engine.optimizer.param_groups]
+            self.store.load(engine, checkpoint)
+            # A checkpoint brings its run's rates, betas and decay along: this run's config counts.
+            for group, options in zip(engine.optimizer.param_groups, asked, strict=True):
+                group.update(options)
+        notes += [str(head), *_notes(config, world)]
+        if state.fused_head not in (None, head.fused):
+            before = "fused" if state.fused_head else "stock"
+            what = f"up to step {state.step} the {before} head trained"
+            notes.append(f"{what}: rounding differs from here on")
+        state.fused_head = head.fused
+        # Until it is measured: as a busy network disk would take.
+        state.save_seconds = state.save_seconds or (
+            checkpoint_bytes(config.optim, trainable) / SLOW_DISK + 1
+        )
+        batch = global_batch(config, world.size)
+        order = run.order(batch)
+        loop = Loop(run, engine, order, world, self.events, self.store, stop, state, self.tick)
+        self.events.emit(
+            "start",
+            total_steps=loop.total_steps,
+            num_train_epochs=config.train.num_train_epochs,
+            num_samples=len(run.splits["train"]),
+            **batch,
+            world_size=world.size,
+            zero_stage=effective_zero_stage(config),
+            trainable_parameters=trainable,
+            device=str(world.device),
+        )
+        for note in notes:
+            self.events.emit("note", text=note)
+        # Also at step 0: what an older run wrote to the same metrics.jsonl is past.
+        path = checkpoint.name if checkpoint else None
+        self.events.emit("resume", step=state.step, path=path)
+        return loop
+
+    def _resumed(self, checkpoint: Path) -> tuple[Path, TrainerState, list[str]]:
+        """The checkpoint to go on from, its state, and what a user should know of it."""
+        self.tick("verifying checkpoints")
+        named = self.run.config.train.resume_from_checkpoint is not True
+        checkpoint, notes = self.store.verified(checkpoint, fall_back=not named)
+        notes += resume_notes(self.run, self.directory, checkpoint, self.world.size)
         state = TrainerState.read(checkpoint)
-        if state.judged_by != judged_by:
-            resuming.append("the best evaluation is forgotten: other data or another metric judge")
-        if not ours or state.judged_by != judged_by:
-            # Another run's best checkpoint lies elsewhere and cannot be left behind here.
+        is_judged_anew = state.judged_by != _judged_by(self.run)
+        if is_judged_anew:
+            notes.append("the best evaluation is forgotten: other data or another metric judge")
+        # Another run's best checkpoint lies elsewhere and cannot be left behind here.
+        if is_judged_anew or checkpoint.resolve().parent != self.directory.path.resolve():
             state.best_metric = state.best_step = None
             state.evaluations_without_gain = 0
-    state.judged_by = judged_by
+        return checkpoint, state, notes
 
-    ds_config = deepspeed_config(config, world.size)
-    trainable = sum(num_values(p) for p in model.parameters() if p.requires_grad)
-    what_is_trained = [trained_table(model)] if config.adapt.method != "full" else []
-    groups = parameter_groups(model, config.optim, head_names(model))
-    tick("preparing the model")
-    model.to(world.device)
-    frozen = "-".join(world.gather(frozen_digest(model, world.rank)))
-    if checkpoint is not None and state.frozen != frozen:
-        what = f"its frozen weights are not those that {checkpoint} was trained on"
-        mend = "restore the base model that the run began with"
-        raise BadInput(Problem("model.model_name_or_path", what, mend))
-    state.frozen = frozen
-    if config.train.bf16 and emulates_bf16(world.device):
-        multiply_in_fp32(model)
-    sharded = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
-    if not sharded:
-        head = _try_out(run, model, world, sharded)
-    engine = build_engine(model, OPTIMIZERS[config.optim.optim](groups, config.optim), ds_config)
-    if sharded:
-        head = _try_out(run, engine.module, world, sharded)
-    if checkpoint is not None:
-        tick("loading the checkpoint")
-        asked = [_options(group) for group in engine.optimizer.param_groups]
-        store.load(engine, checkpoint)
-        # A checkpoint brings its run's rates, betas and decay along: this run's config counts.
-        for group, options in zip(engine.optimizer.param_groups, asked, strict=True):
-            group.update(options)
-    if not state.save_seconds:
-        # Not measured yet: as a busy network disk would take.
-        state.save_seconds = checkpoint_bytes(config.optim, trainable) / SLOW_DISK + 1
-    loop = Loop(run, engine, order, world, events, store, stop, state, tick)
-    events.emit(
-        "start",
-        total_steps=loop.total_steps,
-        num_train_epochs=config.train.num_train_epochs,
-        num_samples=len(run.splits["train"]),
-        **batch,
-        world_size=world.size,
-        zero_stage=effective_zero_stage(config),
-        trainable_parameters=trainable,
-        device=str(world.device),
-    )
-    for note in (*resuming, *what_is_trained, str(head), *_notes(config, world)):
-        events.emit("note", text=note)
-    if state.fused_head is not None and state.fused_head != head.fused:
-        before = "fused" if state.fused_head else "stock"
-        text = f"up to step {state.step} the {before} head trained: rounding differs from here on"
-        events.emit("note", text=text)
-    state.fused_head = head.fused
-    # Also at step 0: what an older run wrote to the same metrics.jsonl is past.
-    events.emit("resume", step=state.step, path=checkpoint.name if checkpoint else None)
-    if not loop.run():
-        return None
-    results = {
-        "train_loss": state.total_loss / max(state.total_targets, 1),
-        "train_runtime": time.monotonic() - started,
-        "train_samples": len(run.splits["train"]),
-        "step": state.step,
-        "train_skipped_steps": state.skipped_steps,
-        "train_nonfinite_steps": state.nonfinite_steps,
-        "train_tokens_per_second": state.total_tokens / max(state.training_seconds, 1e-9),
-        "epoch": loop.epoch(state.step),
-    }
-    left = state.step  # the step whose weights the run leaves behind
-    best = directory.path / f"checkpoint-{state.best_step}"
-    if config.train.load_best_model_at_end and world.broadcast(best.is_dir()):
+    def _built(self, model: Any, state: TrainerState) -> tuple[Any, HeadChoice]:
+        """The engine, and the head that trains.
+
+        Raises BadInput, on all ranks, if the frozen weights are not those of the state.
+        """
+        config, world = self.run.config, self.world
+        self.tick("preparing the model")
+        groups = parameter_groups(model, config.optim, head_names(model))
+        model.to(world.device)
+        frozen = "-".join(world.gather(frozen_digest(model, world.rank)))
+        if state.frozen and state.frozen != frozen:
+            what = f"its frozen weights are not those that step {state.step} was trained on"
+            mend = "restore the base model that the run began with"
+            raise BadInput(Problem("model.model_name_or_path", what, mend))
+        state.frozen = frozen
+        if config.train.bf16 and emulates_bf16(world.device):
+            multiply_in_fp32(model)
+        sharded = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+        if not sharded:
+            head = _try_out(self.run, model, world, sharded)
+        optimizer = OPTIMIZERS[config.optim.optim](groups, config.optim)
+        engine = build_engine(model, optimizer, deepspeed_config(config, world.size))
+        if sharded:
+            head = _try_out(self.run, engine.module, world, sharded)
+        return engine, head
+
+    def end(self, loop: Loop, results: dict[str, Any]) -> dict[str, Any] | None:
+        """What the run leaves: the weights asked for, scored and exported. Collective."""
+        engine, step = loop.engine, self._leave_best(loop)
+        try:
+            for split, prefix in (("validation", "eval"), ("test", "test")):
+                if split in self.run.splits:
+                    seen = loop.evaluations.get((split, step)) or loop.evaluate(split, prefix, step)
+                    results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
+                    self.events.emit("report", split=split, step=step, text=seen.report)
+        except Stopped as stopped:
+            loop.save_and_stop(stopped)
+            return None
+        self.tick("exporting")
+        export_model(engine, self.run.tokenizer, self.directory.model, self.world)
+        engine.destroy()
+        gc.collect()
+        if self.world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return results
+
+    def _leave_best(self, loop: Loop) -> int:
+        """Puts the best checkpoint into the engine, if it is asked for; the step of the weights."""
+        state = loop.state
+        best = self.directory.path / f"checkpoint-{state.best_step}"
+        if not self.run.config.train.load_best_model_at_end or state.best_step == state.step:
+            return state.step
+        self.tick("loading the best checkpoint")
+        try:
+            self.store.verified(best, fall_back=False)
+        except BadInput as damaged:
+            text = f"model/ holds the last weights, since there is no best checkpoint: {damaged}"
+            self.events.emit("note", text=text)
+            return state.step
+        self.store.load(loop.engine, best)
         assert state.best_step is not None
-        left = state.best_step
-        if left != state.step:
-            tick("loading the best checkpoint")
-            store.verified(best, fall_back=False)
-            store.load(engine, best)
-    elif config.train.load_best_model_at_end:
-        text = "no best checkpoint of this run is there: model/ holds the last weights"
-        events.emit("note", text=text)
-    try:
-        for split, prefix in (("validation", "eval"), ("test", "test")):
-            if split in run.splits:
-                seen = loop.evaluations.get((split, left)) or loop.evaluate(split, prefix, left)
-                results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
-                events.emit("report", split=split, step=left, text=seen.report)
-    except Stopped as stopped:
-        loop.save_and_stop(stopped)
-        return None
-    tick("exporting")
-    export_model(engine, run.tokenizer, directory.model, world)
-    engine.destroy()
-    gc.collect()
-    if world.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return results
+        return state.best_step
 
 
 def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:

@@ -66,9 +66,9 @@ class Loop:
         tick: Tick = lambda where: None,
     ) -> None:
         """tick: told where this rank is, as often as it gets on."""
-        self._run, self._engine, self._order = run, engine, order
+        self._run, self.engine, self._order = run, engine, order
         self._world, self._events, self._store = world, events, store
-        self._stop, self._state, self._tick = stop, state, tick
+        self._stop, self.state, self._tick = stop, state, tick
         self._train: TrainConfig = run.config.train
         self.total_steps = order.total_steps(self._train.num_train_epochs, self._train.max_steps)
         loss = state.loss_sums[world.rank] if state.loss_sums else 0.0
@@ -87,7 +87,7 @@ class Loop:
 
     def run(self) -> bool:
         """Trains; True when done (or stopped early), False when a stop was asked for."""
-        train, state = self._train, self._state
+        train, state = self._train, self.state
         try:
             if state.evaluation_due:  # a stop cut it short
                 self._evaluate_and_save()
@@ -118,23 +118,23 @@ class Loop:
 
         Raises RuntimeError, on all ranks, if the step cannot be saved: it is lost.
         """
-        step = self._state.step
+        step = self.state.step
         self._events.emit("signal", signal=str(stopped), step=step)
         if why := self._save("signal"):
             raise RuntimeError(f"stopped by {stopped}, and step {step} could not be saved: {why}")
 
     def _step(self, loader: StepLoader) -> None:
         started = time.monotonic()
-        state, optim = self._state, self._run.config.optim
+        state, optim = self.state, self._run.config.optim
         self._tick(f"reading step {state.step + 1}")
         failpoint("train.step")
         batches = loader.batches(state.step)
         self._tick(f"counting step {state.step + 1}")
         counts = count(self._world, batches, bool(self._stop))
         if counts.stop_requests:
-            raise Stopped(self._stop.name)
+            raise Stopped(self._stop.reason(self._world))
         factor = learning_rate_factor(optim, state.step, self.total_steps)
-        self._learning_rate = set_learning_rate(self._engine.optimizer, factor)
+        self._learning_rate = set_learning_rate(self.engine.optimizer, factor)
         self._grad_norm = 0.0
         if counts.targets == 0:
             state.skipped_steps += 1
@@ -147,12 +147,12 @@ class Loop:
     def _took(self, seconds: float) -> None:
         """Between two looks at the clock: as much must be left when the time is nearly over."""
         self._slowest = max(self._slowest, seconds)
-        self._stop.reserve = STEPS * self._slowest + SAVES * self._state.save_seconds
+        self._stop.reserve = STEPS * self._slowest + SAVES * self.state.save_seconds
 
     def _train_step(self, batches: list[Batch], counts: StepCounts) -> None:
-        state, task = self._state, self._run.task
+        state, task = self.state, self._run.task
         done = train_step(
-            self._engine,
+            self.engine,
             task,
             batches,
             counts.targets,
@@ -174,7 +174,7 @@ class Loop:
 
         Raises TrainingFailed after train.max_nonfinite_steps in a row, or for a label that is none.
         """
-        state, step = self._state, self._state.step + 1  # as log lines count
+        state, step = self.state, self.state.step + 1  # as log lines count
         state.nonfinite_steps += 1
         state.nonfinite_in_a_row += 1
         samples = suspects(self._world, self._run.splits["train"], batches, done)
@@ -204,28 +204,28 @@ class Loop:
         return ""
 
     def _after_step(self) -> None:
-        train, step = self._train, self._state.step
+        train, step = self._train, self.state.step
         every = self._run.config.parallel.replica_check_steps
         if (
             every is not None
             and step % every == 0
-            and (found := differing(self._engine, self._world))
+            and (found := differing(self.engine, self._world))
         ):
             raise RuntimeError(f"after step {step}: {found}")  # the last checkpoint may be sound
         if self._logs_now():
             self._log()
-        self._state.evaluation_due = "validation" in self._run.splits and self._is_due(
+        self.state.evaluation_due = "validation" in self._run.splits and self._is_due(
             train.eval_strategy, train.eval_steps
         )
         self._evaluate_and_save()
 
     def _logs_now(self) -> bool:
-        step = self._state.step
+        step = self.state.step
         return step % self._train.logging_steps == 0 or step == self.total_steps
 
     def _evaluate_and_save(self) -> None:
         """What comes after a step and its log line, as far as it is due. Collective."""
-        train, state = self._train, self._state
+        train, state = self._train, self.state
         is_best = False
         if state.evaluation_due:
             is_best = self._evaluate()
@@ -238,7 +238,7 @@ class Loop:
 
     def _is_due(self, strategy: str, every: int) -> bool:
         """Whether what happens by "epoch" or every so many "steps" happens after this step."""
-        step = self._state.step
+        step = self.state.step
         if strategy == "epoch":
             return self._order.position(step)[1] == 0 or step == self.total_steps
         return strategy == "steps" and step % every == 0
@@ -252,7 +252,7 @@ class Loop:
 
     def _log(self) -> None:
         """Emits the window's means over all ranks and opens the next one. Collective."""
-        window, state = self._window, self._state
+        window, state = self._window, self.state
         (loss_sum,) = self._world.sum([window.loss_sum.item()])
         seconds = time.monotonic() - window.started - window.paused
         self._events.emit(
@@ -275,7 +275,7 @@ class Loop:
     def _evaluate(self) -> bool:
         """Scores the validation set; returns whether it is the best so far. Collective."""
         started = time.monotonic()
-        state, train = self._state, self._train
+        state, train = self.state, self._train
         scores = self.evaluate("validation", "eval", state.step).scores
         name = (train.metric_for_best_model or "loss").removeprefix("eval_")
         greater = train.greater_is_better
@@ -313,10 +313,10 @@ class Loop:
             self._took(now - last)
             last = now
             if self._stop.agreed(self._world):
-                raise Stopped(self._stop.name)
+                raise Stopped(self._stop.reason(self._world))
 
         result = evaluate(
-            self._engine,
+            self.engine,
             self._run.task,
             self._run.splits[split],
             self._train.per_device_eval_batch_size,
@@ -333,13 +333,26 @@ class Loop:
         )
         return result
 
+    def results(self) -> dict[str, Any]:
+        """What all_results.json tells of the training."""
+        state = self.state
+        return {
+            "train_loss": state.total_loss / max(state.total_targets, 1),
+            "train_samples": len(self._run.splits["train"]),
+            "step": state.step,
+            "train_skipped_steps": state.skipped_steps,
+            "train_nonfinite_steps": state.nonfinite_steps,
+            "train_tokens_per_second": state.total_tokens / max(state.training_seconds, 1e-9),
+            "epoch": self.epoch(state.step),
+        }
+
     def _save(self, kind: str) -> str:
         """Writes a checkpoint of this step, unless there is one. Collective.
 
         Returns why it could not be written, or "". That is told and counted; training may go on.
         """
         started = time.monotonic()
-        state = self._state
+        state = self.state
         if state.step == self._last_save:
             self._store.point_best_at(state.best_step)
             return ""
@@ -347,7 +360,7 @@ class Loop:
         state.loss_sums = self._world.gather(self._window.loss_sum.item())
         state.window_targets = self._window.targets
         state.world_size = self._world.size
-        saved = self._store.save(self._engine, state)
+        saved = self._store.save(self.engine, state)
         seconds = time.monotonic() - started
         self._window.paused += seconds
         if saved.path is None:

@@ -32,7 +32,7 @@ def test_a_stop_signal_is_remembered_by_its_name(number: signal.Signals) -> None
     stop.install()
     os.kill(os.getpid(), number)
     assert stop
-    assert stop.name == number.name
+    assert stop.why == number.name
 
 
 def test_of_several_signals_the_last_is_told() -> None:
@@ -40,11 +40,23 @@ def test_of_several_signals_the_last_is_told() -> None:
     stop.install()
     signal.raise_signal(signal.SIGUSR1)
     signal.raise_signal(signal.SIGTERM)
-    assert stop.name == "SIGTERM"
+    assert stop.why == "SIGTERM"
 
 
-def test_a_rank_that_got_no_signal_says_that_another_one_did() -> None:
-    assert StopRequest().name == "a signal to another rank"
+class Gathered:
+    """A world of three ranks, whose last one got a signal."""
+
+    def any(self, flag: bool) -> bool:
+        return True
+
+    def gather(self, value: str) -> list[str]:
+        return [value, "", "SIGUSR1"]
+
+
+def test_ranks_that_got_no_signal_tell_which_one_another_got() -> None:
+    stop = StopRequest()
+    assert stop.agreed(Gathered())  # type: ignore[arg-type]
+    assert stop.reason(Gathered()) == stop.why == "SIGUSR1"  # type: ignore[arg-type]
 
 
 def test_ctrl_c_still_interrupts() -> None:
@@ -94,4 +106,4 @@ def test_the_time_limit_asks_so_early_that_what_is_reserved_fits() -> None:
     assert not stop
     stop.reserve = 1000.0
     assert stop
-    assert stop.name == "train.max_time"
+    assert stop.why == "train.max_time"

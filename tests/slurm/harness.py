@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,10 @@ class Job:
 
     def state(self) -> str:
         return self._show()["JobState"]
+
+    def started(self) -> float:
+        """Unix time of its last start, in whole seconds."""
+        return datetime.fromisoformat(self._show()["StartTime"]).timestamp()
 
     def nodes(self) -> list[str]:
         return self.cluster.on("scontrol", "show", "hostnames", self._show()["NodeList"]).split()

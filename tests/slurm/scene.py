@@ -16,6 +16,7 @@ class Row(NamedTuple):
     run: str
     last_line: str  # of the start that the fault met
     steps_lost: int
+    seconds_to_start: float  # from the fault until Slurm starts the job again
     seconds: float  # from the fault to the first step after it
     bits: str = "equal"
 
@@ -54,7 +55,8 @@ class Scene:
         assert_same_bits(self.run, self.reference)
         assert self.run.starts()[-1] >= SAVE_STEPS, "it began anew"
         assert self.run.steps_lost() <= lost
+        started = round(self.job.started() - self.struck, 1)
         seconds = round(self.run.going_again() - self.struck, 1)
-        row = Row(fault, self.what, last_line, self.run.steps_lost(), seconds)
+        row = Row(fault, self.what, last_line, self.run.steps_lost(), started, seconds)
         self.tell(row)
         return row
