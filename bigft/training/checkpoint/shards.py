@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any, cast
@@ -81,7 +83,7 @@ class SafeCheckpointEngine(CheckpointEngine):
         shard, file = Path(path), None
         try:
             with without_crc32(), HashingFile(shard) as file:
-                torch.save(state_dict, cast(IO[bytes], file))  # it only writes
+                torch.save(_plain(state_dict), cast(IO[bytes], file))  # it only writes
             self._written[shard] = file.stamp
         except Exception as error:
             # Out of C++ the disk's own error comes as a RuntimeError that does not name it.
@@ -107,10 +109,19 @@ class SafeCheckpointEngine(CheckpointEngine):
 def allowed_classes() -> list[Any]:
     """DeepSpeed's own classes that its shards hold beside tensors; nothing else is unpickled."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    return [DynamicLossScaler, LossScaler, fragment_address]
+
+
+def _plain(state: Any) -> Any:
+    """The state with values in the place of members of enumerations: Python 3.11.3 and older
+    pickle those as calls of getattr, which may not be unpickled."""
+    if type(state) in (dict, OrderedDict):
+        return type(state)((key, _plain(value)) for key, value in state.items())
+    if type(state) in (list, tuple):
+        return type(state)(map(_plain, state))
+    return state.value if isinstance(state, Enum) else state
 
 
 def unusable(path: str | Path, why: str) -> BadInput:

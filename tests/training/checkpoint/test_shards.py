@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,22 @@ def test_only_what_the_config_trains_is_loaded(tmp_path: Path) -> None:
     for other in (lacking, held | {"4.bias": torch.ones(1)}, trained_state(half_frozen(4))):
         with pytest.raises(BadInput, match="holds other parameters than this config trains"):
             shards.load_shards(Holding(half_frozen(), other), checkpoint)
+
+
+class Stage(int, Enum):
+    """As Python 3.11.3 and older pickle every enumeration."""
+
+    TWO = 2
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return getattr, (self.__class__, self._name_)
+
+
+def test_members_of_enumerations_are_stored_as_their_values(tmp_path: Path) -> None:
+    shard = str(tmp_path / "shard.pt")
+    weights = torch.arange(3.0)
+    SafeCheckpointEngine().save({"zero_stage": Stage.TWO, "groups": [(Stage.TWO, weights)]}, shard)
+    loaded = SafeCheckpointEngine().load(shard)
+    assert type(loaded["zero_stage"]) is int
+    assert loaded["zero_stage"] == 2
+    assert torch.equal(loaded["groups"][0][1], weights)
