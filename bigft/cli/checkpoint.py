@@ -41,7 +41,7 @@ def collect(directory: RunDirectory, reads_all: bool, step: int | None) -> list[
     Raises BadInput if the path is no run directory, or the step has no checkpoint.
     """
     directory.read()
-    found = sorted([*directory.checkpoints(), *directory.uncommitted()])
+    found = directory.named_checkpoints()
     newest, best = directory.latest_checkpoint, directory.best
     if step is not None and step not in dict(found):
         steps = ", ".join(str(there) for there, _ in found) or "none"

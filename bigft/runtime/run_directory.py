@@ -190,13 +190,14 @@ class RunDirectory:
 
     def checkpoints(self) -> list[tuple[int, Path]]:
         """(step, path) of every committed checkpoint, oldest first; not yet verified."""
-        return [(step, path) for step, path in self._named_checkpoints() if _committed(path)]
+        return [(step, path) for step, path in self.named_checkpoints() if _committed(path)]
 
     def uncommitted(self) -> list[tuple[int, Path]]:
         """The same of directories that are named as checkpoints and have no COMMIT."""
-        return [(step, path) for step, path in self._named_checkpoints() if not _committed(path)]
+        return [(step, path) for step, path in self.named_checkpoints() if not _committed(path)]
 
-    def _named_checkpoints(self) -> list[tuple[int, Path]]:
+    def named_checkpoints(self) -> list[tuple[int, Path]]:
+        """Both of them together, oldest first."""
         paths = self.path.glob("checkpoint-*")
         named = ((CHECKPOINT_NAME.fullmatch(path.name), path) for path in paths)
         return sorted((int(name[1]), path) for name, path in named if name)

@@ -118,8 +118,7 @@ def resume_notes(run: Run, directory: RunDirectory, checkpoint: Path, world_size
     are damaged, what this run may choose anew and did, other versions and threads."""
     notes = []
     if run.config.train.resume_from_checkpoint is True:
-        there = sorted([*directory.checkpoints(), *directory.uncommitted()])
-        for _, newer in reversed(there):
+        for _, newer in reversed(directory.named_checkpoints()):
             if newer == checkpoint:
                 break
             try:
