@@ -185,7 +185,7 @@ class _Rank:
                     results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
                     self.events.emit("report", split=split, step=step, text=seen.report)
         except Stopped as stopped:
-            loop.save_and_stop(stopped)
+            loop.save_and_stop(stopped, weights_of=step)
             return None
         self.tick("exporting")
         export_model(engine, self.run.tokenizer, self.directory.model, self.world)

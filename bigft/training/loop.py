@@ -106,21 +106,26 @@ class Loop:
                     self._step(loader)
                     self._after_step()
         except Stopped as stopped:
-            self.save_and_stop(stopped)
+            self.save_and_stop(stopped, weights_of=state.step)
             return False
         if train.save_strategy != "no" or train.load_best_model_at_end:
             # Also where only the best are kept: what comes now may be interrupted too.
             self._save("last")
         return True
 
-    def save_and_stop(self, stopped: Stopped) -> None:
+    def save_and_stop(self, stopped: Stopped, weights_of: int) -> None:
         """What all ranks do that have agreed to stop. Collective.
 
-        Raises RuntimeError, on all ranks, if the step cannot be saved: it is lost.
+        weights_of: the step whose weights the engine holds; not the last one where the best were
+        loaded. Raises RuntimeError, on all ranks, if the last step cannot be saved: it is lost.
         """
-        step = self.state.step
+        step, why = self.state.step, ""
         self._events.emit("signal", signal=str(stopped), step=step)
-        if why := self._save("signal"):
+        if weights_of == step:
+            why = self._save("signal")
+        elif self._last_save != step:
+            why = f"its save failed, and then the weights of step {weights_of} took its place"
+        if why:
             raise RuntimeError(f"stopped by {stopped}, and step {step} could not be saved: {why}")
 
     def _step(self, loader: StepLoader) -> None:

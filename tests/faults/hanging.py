@@ -79,7 +79,9 @@ def train(world: Any, watchdog: Any, failpoints: str = "", read: Callable[..., N
         watchdog.tick(f"reading step {step}")
         read(step if world.rank == 1 else -1)
         watchdog.tick(f"step {step}")
-        time.sleep(TIMEOUT / 10)  # or other ranks would not hear of every step
+        while any(rank.where != watchdog._me.where for rank in watchdog._ranks):
+            time.sleep(TIMEOUT / 100)
+        world.barrier()  # here all ranks have heard that all are in this step
         failpoint("step.forward")
         world.barrier()
 
