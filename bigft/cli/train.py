@@ -151,12 +151,16 @@ def _as_rank(config: RunConfig, launch: Launch) -> int:
         raise
     finally:
         if launch.rank == 0:
-            if status == "crashed":
-                status = directory.crashed(why, code)
-            elif status == "interrupted":
-                status = directory.interrupted()
-            else:
-                directory.update(status=status, why=why, exit_code=code)
+            try:
+                if status == "crashed":
+                    status = directory.crashed(why, code)
+                elif status == "interrupted":
+                    status = directory.interrupted()
+                else:
+                    directory.update(status=status, why=why, exit_code=code)
+            except OSError as error:  # a full disk; what is under way matters more
+                print(f"{directory.run_file} cannot be written: {error}", file=sys.stderr)
+                code = code or EXIT_FAILED
             took = {name: results[name] for name in ("step", "train_runtime")} if results else {}
             events.emit("end", status=status, why=why, exit_code=code, **took)
             directory.release()

@@ -83,19 +83,31 @@ def strict_json(record: Mapping[str, Any], indent: int | None = None) -> str:
 
 
 class MetricsFile:
-    """A sink that appends one JSON object per line to `path` and flushes it."""
+    """A sink that appends one JSON object per line to `path`, at once.
+
+    Lines that a full disk does not take wait for the next event.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b")
+        self._path = path
+        self._file = path.open("a+b", buffering=0)
+        self._unwritten = b""
+        self._is_told = False
         if self._file.tell() > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":
                 # Killed while writing: a new line keeps the torn one from swallowing the next.
-                self._file.write(b"\n")
+                self._unwritten = b"\n"
 
     def __call__(self, event: Event) -> None:
-        self._file.write(strict_json(event).encode() + b"\n")
-        self._file.flush()
+        self._unwritten += strict_json(event).encode() + b"\n"
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        except OSError as error:
+            if not self._is_told:
+                logger.warning("%s: %s; its lines wait in memory", self._path, error.strerror)
+        self._is_told = bool(self._unwritten)
 
 
 def read_metrics(path: Path) -> list[Event]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -86,6 +89,35 @@ def test_a_torn_last_line_costs_only_itself(tmp_path: Path, cut: int) -> None:
     MetricsFile(path)({"event": "log", "step": 3})
     # Without its newline alone the line is whole.
     assert [event["step"] for event in read_metrics(path)] == ([1, 2, 3] if cut == 1 else [1, 3])
+
+
+@contextmanager
+def room_for(num_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond: what a full disk does to a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_lines_wait_where_the_disk_is_full(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, steps = tmp_path / "metrics.jsonl", range(1, 6)
+    stream = EventStream()
+    stream.attach(MetricsFile(path))
+    stream.emit("log", step=1)
+    with caplog.at_level(logging.WARNING):
+        with room_for(path.stat().st_size + 20):
+            for step in steps[1:-1]:
+                stream.emit("log", step=step)
+            assert len(path.read_bytes().splitlines()) == 2  # the second is torn
+        stream.emit("log", step=steps[-1])
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [*steps]
+    assert len(caplog.records) == 1
+    assert "metrics.jsonl: File too large; its lines wait in memory" in caplog.text
 
 
 def write(path: Path, events: list[Event]) -> Path:
