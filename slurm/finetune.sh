@@ -79,16 +79,15 @@ run_check() {
     [[ $stopped ]] || end "$code" "failed because $(grep -v '^srun:' "$errors" | tail -n 1)"
 }
 
-# The run's directory and whether it goes on, from bigft: it alone reads configs.
-get() {
-    "${here[@]}" bigft config "${arguments[@]}" --get "$1" 2>"$errors" && return
+# Whether the run goes on, and its directory, from bigft: it alone reads configs.
+values=$("${here[@]}" bigft config "${arguments[@]}" \
+    --get train.resume_from_checkpoint train.output_dir 2>"$errors") || {
     cat "$errors" >&2
-    end 2 "failed because $(tail -n 1 "$errors")" >&2
+    end 2 "failed because $(tail -n 1 "$errors")"
 }
-output_dir=$(get train.output_dir) || exit
+resume=${values%%$'\n'*} output_dir=${values#*$'\n'}
 [[ $output_dir == -* ]] && output_dir=./$output_dir # no option
 shown=$(printf %q "$output_dir")
-resume=$(get train.resume_from_checkpoint) || exit
 # A checkpoint that the user names is where the first start begins; restarts go on by themselves.
 if [[ $resume == false ]] || ((restarts > 0)); then
     arguments+=(train.resume_from_checkpoint=true)

@@ -1,4 +1,4 @@
-"""`bigft config CONFIG [section.key=value ...]`: the resolved config, one value of it, or the
+"""`bigft config CONFIG [section.key=value ...]`: the resolved config, values of it, or the
 schema of all keys."""
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--schema", action="store_true", help="print the JSON schema of all keys instead"
     )
     parser.add_argument(
-        "--get", metavar="section.key", help="print this value alone: text as it is, else as JSON"
+        "--get",
+        nargs="+",
+        metavar="section.key",
+        help="print these values alone, each on its line: text as it is, else as JSON",
     )
 
 
@@ -28,7 +31,8 @@ def run(args: Namespace) -> int:
     if args.schema:
         print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     elif args.get is not None:
-        print(_value(read_config(args, quiet=True).config, args.get))
+        config = read_config(args, quiet=True).config
+        print(*(_value(config, key) for key in args.get), sep="\n")
     else:
         print(resolved_yaml(read_config(args).config), end="")
     return 0

@@ -121,19 +121,18 @@ def test_python_m_bigft_is_the_same_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "printed"),
+    ("keys", "printed"),
     [
-        ("train.output_dir", "run's $(x)\nof mine"),
-        ("train.resume_from_checkpoint", "false"),
-        ("optim.learning_rate", "5e-05"),
-        ("data.train_file", '["t"]'),
+        (["train.resume_from_checkpoint", "train.output_dir"], "false\nrun's $(x)\nof mine"),
+        (["optim.learning_rate"], "5e-05"),
+        (["data.train_file"], '["t"]'),
     ],
 )
-def test_one_value_is_printed_as_scripts_can_take_it(
-    key: str, printed: str, capsys: pytest.CaptureFixture[str]
+def test_values_are_printed_as_scripts_can_take_them(
+    keys: list[str], printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = json.dumps("run's $(x)\nof mine")
-    assert main(["config", "config.yaml", f"train.output_dir={name}", "--get", key]) == 0
+    assert main(["config", "config.yaml", f"train.output_dir={name}", "--get", *keys]) == 0
     assert capsys.readouterr().out == f"{printed}\n"
 
 

@@ -26,7 +26,7 @@ REQUEUED = "bigft: saved and requeued"
 # machine of its own; two cores that also do other work get more.
 SECONDS_OF_NODE_LOSS = 90
 # Slurm gives a node up after minutes unless the admin wants it sooner.
-SOON = ("SlurmdTimeout=8", "MessageTimeout=4", "TCPTimeout=1", "KillWait=3")
+SOON = ("SlurmdTimeout=5", "MessageTimeout=4", "TCPTimeout=1", "KillWait=1")
 NO_LAST_LINE = "(none: the batch host or its job is killed)"
 
 
@@ -86,16 +86,18 @@ def test_killed_rank_is_requeued(scene: Scene) -> None:
     scene.goes_on("a rank killed", scene.job.last_line(), lost=SAVE_STEPS)
 
 
-def test_killed_node_is_replaced(scene: Scene, network: Cluster) -> None:
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_killed_node_is_replaced(which: str, scene: Scene, network: Cluster) -> None:
+    """The first one runs the batch script and srun, which the other nodes' Slurm tries to reach."""
     scene.begin("ner", 2)
     scene.job.frozen(scene.run)
-    lost = scene.job.nodes()[1]
+    lost = scene.job.nodes()[0 if which == "first" else -1]
     with network.configured(*SOON):
         scene.strike()
         network.kill(lost)
         scene.job.wait_for_restart()
     try:
-        row = scene.goes_on("a node killed", NO_LAST_LINE, lost=SAVE_STEPS)
+        row = scene.goes_on(f"the {which} node killed", NO_LAST_LINE, lost=SAVE_STEPS)
         assert lost not in scene.job.nodes()
         assert row.seconds <= SECONDS_OF_NODE_LOSS
     finally:
@@ -106,7 +108,7 @@ def test_killed_node_of_four_is_waited_for(scene: Scene, network: Cluster) -> No
     """No node is to spare: the job goes on when the lost one is back."""
     scene.begin("ner", 4)
     scene.job.frozen(scene.run)
-    lost = scene.job.nodes()[0]
+    lost = scene.job.nodes()[-1]
     with network.configured(*SOON):
         scene.strike()
         network.kill(lost)

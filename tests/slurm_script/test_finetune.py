@@ -48,8 +48,9 @@ def test_what_is_refused_on_the_batch_host_starts_no_srun(stage: Stage) -> None:
 
 
 def test_a_config_that_does_not_load_is_told_in_the_last_line(stage: Stage) -> None:
-    scenes = {"get-train.output_dir": "echo 'no.yaml: No such file' >&2; exit 2"}
-    assert stage.run("no.yaml", **scenes) == (2, "bigft: failed because no.yaml: No such file")
+    config = "echo 'no.yaml: No such file' >&2; exit 2"
+    told = "bigft: failed because no.yaml: No such file"
+    assert stage.run("no.yaml", config=config) == (2, told)
     assert stage.named("srun") == []
 
 
@@ -190,8 +191,7 @@ def test_hostile_names_are_arguments_and_nothing_else(stage: Stage) -> None:
 def test_a_hostile_run_directory_is_asked_about_as_it_is(stage: Stage) -> None:
     name = "-o *\n'$(touch canary)' \"x\""
     (stage.place / "name").write_text(f"{name}\n")
-    scenes = {"get-train.output_dir": "cat $STAGE/name"}
-    code, told = stage.run("config.yaml", **scenes)
+    code, told = stage.run("config.yaml", config="echo false; cat $STAGE/name")
     assert (code, told.startswith("bigft: finished (")) == (0, True)
     assert stage.named("bigft", "status") == [[f"./{name}", "--exit-code"]] * 2
     assert not list(stage.place.rglob("canary"))
@@ -208,12 +208,12 @@ def test_each_task_of_an_array_has_its_number_in_its_arguments(stage: Stage) -> 
 
 
 def test_a_checkpoint_of_the_users_counts_on_the_first_start_only(stage: Stage) -> None:
-    scenes = {"get-train.resume_from_checkpoint": "echo other/checkpoint-5"}
+    config = "echo other/checkpoint-5; echo out"
     words = ["config.yaml", "train.resume_from_checkpoint=other/checkpoint-5"]
-    stage.run(*words, **scenes)
+    stage.run(*words, config=config)
     stage.environ["SLURM_RESTART_COUNT"] = "1"
     (stage.place / "trained").unlink()
-    stage.run(*words, **scenes)
+    stage.run(*words, config=config)
     assert stage.named("bigft", "train") == [words, [*words, "train.resume_from_checkpoint=true"]]
 
 

@@ -97,6 +97,7 @@ def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> 
     damages = [
         Problem(KEY, f"{path}: has no COMMIT", "restore it, or start anew elsewhere")
         for _, path in directory.uncommitted()
+        if wanted is True
     ]
     for checkpoint in candidates:
         try:
