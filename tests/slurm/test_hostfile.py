@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from slurm.harness import (
     send,
     wait_until,
 )
+from slurm.scene import Row
 
 pytestmark = pytest.mark.slurm
 
@@ -102,6 +104,7 @@ def test_a_run_over_ssh_survives_a_killed_rank_and_ends_with_the_bits_of_one_hos
     network: Cluster,
     new_run: Callable[..., Run],
     uninterrupted: Callable[[str, int], tuple[Run, Job]],
+    tell: Callable[[Row], None],
 ) -> None:
     run, failures = new_run("ner", 2), []
     command = threading.Thread(target=lambda: failures.append(fails(launched, run)))
@@ -109,17 +112,23 @@ def test_a_run_over_ssh_survives_a_killed_rank_and_ends_with_the_bits_of_one_hos
     wait_until("the first steps", lambda: run.step() > SAVE_STEPS + 2)
     ranks = ranks_of(run, "RANK")
     assert [*ranks] == [0, 1]
+    struck = time.time()
     send(signal.SIGKILL, [ranks[1]])
     command.join(timeout=60)
     assert failures == [True], "the launcher does not say that a rank died"
     assert not ranks_of(run, "RANK"), "a rank is left"
 
+    again = time.time()
     launched(str(run.config), "train.resume_from_checkpoint=true")
     assert run.starts()[-1] >= SAVE_STEPS
+    assert run.steps_lost() <= SAVE_STEPS
+    waited = [round(moment - struck, 1) for moment in (again, run.going_again())]
+    what = ("a rank killed, deepspeed over ssh", "ner, 2 hosts", "(no job: the command fails)")
     one_host = new_run("ner", 2)
     network.on(str(network.bin / "bigft"), "train", str(one_host.config), "--nproc", "2")
     assert_same_bits(run, one_host)
     assert_same_bits(run, uninterrupted("ner", 2)[0])
+    tell(Row(*what, run.steps_lost(), *waited))
 
 
 def fails(launched: Callable[..., str], run: Run) -> bool:
