@@ -13,8 +13,7 @@
 # between clusters stands in site.sh beside this file (copy site.example.sh), or where BIGFT_SITE
 # says. In a job array, %a in the arguments is the task's number. docs/slurm.md explains every line.
 
-MAX_RESTARTS=100  # requeues of one job
-MAX_IDLE_STARTS=3 # a start that saves nothing new is requeued while there were fewer restarts
+MAX_RESTARTS=100 # requeues of one job
 
 # The last line of the log. $1: exit code, $2: text.
 end() {
@@ -22,11 +21,27 @@ end() {
     exit "$1"
 }
 
+# Ends this start so that there is another one. $1: saved or stopped, $2: why.
+again() {
+    local about started state
+    about=$(scontrol show job "$job")
+    started=$(sed -n '/^ *Requeue=/{s/.*Restarts=\([0-9]*\).*/\1/p;q}' <<<"$about")
+    state=$(sed -n '/^ *JobState=/{s/ *JobState=\([A-Z_]*\).*/\1/p;q}' <<<"$about")
+    # Preempted; or its node was cut off and is back, and the job runs elsewhere, not to be disturbed.
+    [[ ${started:-$restarts} == "$restarts" ]] || end 75 "$1; Slurm starts the job again"
+    [[ ${state:-RUNNING} == RUNNING ]] || end 75 "$1; Slurm has ended the job: submit it again"
+    ((restarts < MAX_RESTARTS)) || end 1 "failed because it was restarted $restarts times ($1)"
+    trap '' TERM # requeueing ends this script too
+    scontrol requeue "$job" || end 1 "failed because Slurm did not requeue it ($1): submit it again"
+    end 75 "$1 and requeued ($2, restart $((restarts + 1)))"
+}
+
 # Of the shell that submitted, perhaps itself inside a job: none of it is true here.
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 
 # sbatch runs a copy of this file: Slurm knows where the original stands.
 submitted=$(scontrol show job "$SLURM_JOB_ID" | sed -n '/^ *Command=/{s///p;q}')
+[[ $submitted == */finetune.sh* ]] || submitted=$(realpath "$0") # sbatch --wrap
 site=${BIGFT_SITE:-${submitted%%/finetune.sh*}/site.sh}
 in_container=()
 # shellcheck disable=SC1090
@@ -40,7 +55,7 @@ arguments=("$@")
 job=${SLURM_ARRAY_TASK_ID+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID-$SLURM_JOB_ID}
 restarts=${SLURM_RESTART_COUNT:-0}
 nodes=$SLURM_JOB_NUM_NODES
-ranks=${SLURM_NTASKS:-$((nodes * SLURM_NTASKS_PER_NODE))}
+ranks=${SLURM_NTASKS:-$((nodes * ${SLURM_NTASKS_PER_NODE:-1}))}
 
 # Signals: a trap waits for the command in the foreground, so commands run in the background.
 child='' stopped='' interrupted='' agents=''
@@ -60,6 +75,7 @@ run() {
     [[ $stopped ]] && return
     "$@" &
     child=$!
+    [[ $stopped ]] && pass_on "$stopped" # it came before there was a child
     interrupted=yes
     while [[ $interrupted ]]; do
         interrupted=''
@@ -69,48 +85,49 @@ run() {
     child=''
 }
 
-# Runs a command whose refusal (exit code 2) ends the job: nothing that Slurm could mend by trying.
-errors=$(mktemp)
-trap 'rm -f "$errors"' EXIT
-run_check() {
-    run "$@" 2>"$errors"
-    cat "$errors" >&2
+# What bigft refuses on this host it also writes here: the last line is to say it.
+BIGFT_REFUSAL=$(mktemp)
+export BIGFT_REFUSAL
+trap 'rm -f "$BIGFT_REFUSAL"' EXIT
+
+# Ends the job if the command before failed: Slurm could not mend that by trying again.
+must() {
     ((code == 0)) && return
-    [[ $stopped ]] || end "$code" "failed because $(grep -v '^srun:' "$errors" | tail -n 1)"
+    [[ $stopped ]] && again stopped "SIG$stopped before training began"
+    local why="its check ended with exit code $code: see above"
+    [[ -s $BIGFT_REFUSAL ]] && why=$(<"$BIGFT_REFUSAL")
+    end $((code == 2 ? 2 : 1)) "failed because $why"
 }
 
-# Whether the run goes on, and its directory, from bigft: it alone reads configs.
-values=$("${here[@]}" bigft config "${arguments[@]}" \
-    --get train.resume_from_checkpoint train.output_dir 2>"$errors") || {
-    cat "$errors" >&2
-    end 2 "failed because $(tail -n 1 "$errors")"
-}
-resume=${values%%$'\n'*} output_dir=${values#*$'\n'}
+# How the run stands, and where it is: bigft alone reads configs.
+plan=$("${here[@]}" bigft job begin "${arguments[@]}")
+code=$?
+must
+how=${plan%%$'\n'*} output_dir=${plan#*$'\n'}
 [[ $output_dir == -* ]] && output_dir=./$output_dir # no option
 shown=$(printf %q "$output_dir")
-# A checkpoint that the user names is where the first start begins; restarts go on by themselves.
-if [[ $resume == false ]] || ((restarts > 0)); then
-    arguments+=(train.resume_from_checkpoint=true)
-    resume=true
-fi
-status() { "${here[@]}" bigft status "$output_dir" --exit-code 2>/dev/null; }
-saved() { printf '%s\n' "$output_dir"/checkpoint-*/COMMIT; }
-if [[ $resume == true ]] && status >/dev/null; then
-    end 0 "finished (before this job: $shown)"
-fi
-saved_before=$(saved)
+case $how in
+finished) end 0 "finished (before this job: $shown)" ;;
+named) ;; # the run begins with a checkpoint that the user names
+first | again) arguments+=(train.resume_from_checkpoint=true) ;;
+*) end 1 "failed because of its arguments: $plan" ;;
+esac
 
 BIGFT_HOSTS=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 ((nodes > 1)) && export MASTER_ADDR=${MASTER_ADDR:-${BIGFT_HOSTS%%$'\n'*}} # alone: 127.0.0.1
 export BIGFT_HOSTS SLURM_EXPORT_ENV=ALL # or tasks miss what site.sh set, after sbatch --export
-export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun no longer inherits it
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
+[[ ${SLURM_CPUS_PER_TASK-} ]] && export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # not inherited
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 
 printf 'bigft: job %s, restart %s, %s ranks, %s\n' "$job" "$restarts" "$ranks" "$SLURM_JOB_NODELIST"
-# A restart saves the time: its config was checked, and training refuses one edited since.
-((restarts)) || run_check "${here[@]}" bigft check "${arguments[@]}" --nproc "$ranks" --nodes "$nodes"
-run_check srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --kill-on-bad-exit=0 \
+# A job that has trained before was checked, and training refuses a config edited since.
+if [[ $how != again ]]; then
+    run "${here[@]}" bigft check "${arguments[@]}" --nproc "$ranks" --nodes "$nodes"
+    must
+fi
+run srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=60 \
     "${in_container[@]}" bigft node "${arguments[@]}"
+must
 
 train=(--kill-on-bad-exit=1 --wait=60 "${in_container[@]}")
 if [[ ${LAUNCHER-} == torchrun ]]; then
@@ -122,27 +139,10 @@ if [[ ${LAUNCHER-} == torchrun ]]; then
 fi
 run srun "${train[@]}" bigft train "${arguments[@]}"
 
-# Launchers swallow exit codes: run.json says how the run stands.
-trained=$code
-text=$(status)
-state=$?
-why=$(sed -n 's/^  status  *[a-z]* *//p' <<<"$text" | head -n 1)
-why=${why#(} why=${why%)} why=${why:-training ended with exit code $trained}
-case $state:$trained:$stopped in
-0:*) end 0 "finished ($shown)" ;;
-*:2:*) end 1 "failed because training was refused: see above" ;;
-75:* | 4:* | *:75:* | 2:*:?*) ;; # can go on; 4: died without a word, 2: stopped before it began
-*) end 1 "failed because $why" ;;
+# Launchers swallow exit codes: bigft knows how the run stands.
+verdict=$("${here[@]}" bigft job end "$output_dir" --code "$code" --signal "$stopped")
+case $? in
+0) end 0 "finished ($shown)" ;;
+75) again "${verdict%%$'\n'*}" "${verdict#*$'\n'}" ;;
+*) end 1 "failed because ${verdict:-bigft did not say how training ended: see above}" ;;
 esac
-[[ $stopped == TERM ]] && end 75 "saved; Slurm starts the job again unless it was cancelled"
-((restarts >= MAX_RESTARTS)) && end 1 "failed because it was restarted $restarts times; it is saved"
-if [[ $(saved) == "$saved_before" ]] && ((restarts >= MAX_IDLE_STARTS)); then
-    end 1 "failed because nothing new was saved since restart $restarts ($why)"
-fi
-# A node that was cut off and is back may find its job started elsewhere: not to be disturbed.
-started=$(scontrol show job "$job" | sed -n '/^ *Requeue=/{s/.*Restarts=\([0-9]*\).*/\1/p;q}')
-[[ $started == "$restarts" ]] || end 1 "failed because Slurm lost this start; it is saved"
-trap '' TERM # requeueing ends this script too
-printf 'bigft: saved and requeued (%s, restart %s)\n' "$why" "$((restarts + 1))"
-scontrol requeue "$job" && exit 75
-end 1 "failed because Slurm did not requeue it; it is saved: submit it again"

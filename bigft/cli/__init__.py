@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -14,6 +15,7 @@ from bigft import __version__
 from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Problem
 
 EXIT_NO_READER = 141
+REFUSAL = "BIGFT_REFUSAL"  # a file of the job script's, for the last line of its log
 
 VERBS = {
     "train": "fine-tune a model as a config describes it",
@@ -27,6 +29,7 @@ VERBS = {
     "checkpoint": "list or verify a run's checkpoints",
     "submit": "check a config, then submit it to Slurm",
     "node": "check that a job's nodes can train together",
+    "job": "tell a job script how its run stands (slurm/finetune.sh asks)",
     "bench": "measure an operator beside its peers (in a checkout)",
 }
 
@@ -41,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except BadInput as refused:
         print(refused, file=sys.stderr)
+        _leave_for_the_job(refused)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -69,6 +73,13 @@ def _dispatch(words: list[str]) -> int:
     parse = getattr(module, "parse", ArgumentParser.parse_intermixed_args)
     code: int = module.run(parse(parser, rest))
     return code
+
+
+def _leave_for_the_job(refused: BadInput) -> None:
+    """The first problem, where a job script on this host has made the file for it."""
+    first, *more = refused.problems
+    with suppress(OSError), open(os.environ.get(REFUSAL, ""), "r+", encoding="utf-8") as file:
+        file.write(f"{first}" + (f" (and {len(more)} more: see above)" if more else ""))
 
 
 def _help() -> str:

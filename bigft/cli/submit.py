@@ -46,7 +46,13 @@ SBATCH = {
     "--time": "-t",
 }
 COUNTS = ("--nodes", "--ntasks-per-node")
-RANKS = ("--ntasks", "-n")
+# What is not taken, and what to give instead.
+NOT_TAKEN = {
+    ("--ntasks", "-n"): "give --nodes and --ntasks-per-node: one task is one rank",
+    ("--gpus", "-G"): "give --gpus-per-node: one GPU is one rank",
+    ("--chdir", "-D"): "start bigft submit in that directory: paths are checked there",
+}
+SIGNAL_SECONDS = 180  # before the time limit the script is asked to stop: its --signal
 CLOSE = 0.75
 MENDS = {
     "unrecognized option": "see `man sbatch`",
@@ -130,18 +136,40 @@ def _settle(args: Namespace) -> None:
         name = word.partition("=")[0]
         if nearest := get_close_matches(name, OURS, n=1, cutoff=CLOSE):
             problems.append(Problem(name, "no option of submit", f"did you mean {nearest[0]}?"))
-        elif name in RANKS or re.match(r"-n\d", word):
-            mend = "give --nodes and --ntasks-per-node: one task is one rank"
-            problems.append(Problem(name, "is not taken", mend))
+        for names, instead in NOT_TAKEN.items():
+            if name in names or (word[:2] in names and not word.startswith("--")):
+                problems.append(Problem(name, "is not taken", instead))
     for word in args.overrides:
         if "=" not in word:
             mend = "options of sbatch that bigft does not know are one word: --option=value"
             problems.append(Problem(word, "neither section.key=value nor an option", mend))
+    signals = any(word.startswith("--signal") for word in args.more)
+    if not signals and 0 < _seconds(args.time or "") <= SIGNAL_SECONDS:
+        what = (
+            f"{args.time} is over too soon: a stop is asked for {SIGNAL_SECONDS} s before the end"
+        )
+        problems.append(Problem("--time", what, "give it longer, or --signal=B:USR1@30"))
     if problems:
         raise BadInput(problems)
-    gpus = re.search(r"\d+$", args.gpus_per_node or "")
+    gpus = re.search(r"\d+$", args.gpus_per_node or _gpus(args.gres or ""))
     args.nodes = args.nodes or 1
     args.ntasks_per_node = args.ntasks_per_node or (int(gpus[0]) if gpus else 1)
+
+
+def _seconds(limit: str) -> int:
+    """Of one of sbatch's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; 0 for none, or another text."""
+    form = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
+    if form is None:
+        return 0
+    days, *parts = (int(part or 0) for part in form.groups())
+    if form[1] is None and form[4] is None:
+        parts = [0, *parts]
+    return 86400 * days + 3600 * parts[0] + 60 * parts[1] + parts[2]
+
+
+def _gpus(resources: str) -> str:
+    """The part of --gres that asks for GPUs: gpu:4, gpu:a100:4; "" if none does."""
+    return next((part for part in resources.split(",") if part.startswith("gpu:")), "")
 
 
 def _options(args: Namespace) -> list[str]:

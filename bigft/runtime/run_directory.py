@@ -229,11 +229,12 @@ class RunDirectory:
             "status": "running",
             "why": "",
             "exit_code": None,
-            # Starts in a row that crashed without progress: without a newer checkpoint than the
-            # newest one they found. Whoever names a checkpoint has looked at why.
-            "crashes": self._without_progress(before) if resume is True else 0,
+            # Of starts in a row without progress: without a newer checkpoint than the newest one
+            # they found. Whoever names a checkpoint has looked at why.
+            "crashes": self._in_a_row("crashes", before) if resume is True else 0,
             "crashed": False,
             "newest_at_start": self._newest_step(),
+            "starts": self._in_a_row("starts", before) + 1 if resume is True else 1,
             "host": holder.host,
             "pid": holder.pid,
             "job_id": holder.job_id,
@@ -254,7 +255,7 @@ class RunDirectory:
                 f"{self.path} holds {held}",
                 "choose another train.output_dir or set train.resume_from_checkpoint=true",
             )
-        if resume is True and self._without_progress(before) >= MAX_CRASHES:
+        if resume is True and self._in_a_row("crashes", before) >= MAX_CRASHES:
             raise BadInput(
                 Problem(
                     "train.resume_from_checkpoint",
@@ -276,17 +277,22 @@ class RunDirectory:
         return self._crash(run, f"died: process {run.get('pid')} is gone")
 
     def _crash(self, run: dict[str, Any], why: str) -> dict[str, Any]:
-        crashes = self._without_progress(run, 0 if run.get("crashed") else 1)
+        crashes = self._in_a_row("crashes", run, 0 if run.get("crashed") else 1)
         goes_on = self.checkpoints() and crashes < MAX_CRASHES
         status = "resumable" if goes_on else "failed"
         return run | {"status": status, "why": why, "crashes": crashes, "crashed": True}
 
-    def _without_progress(self, run: Mapping[str, Any], more: int = 0) -> int:
-        """Crashes in a row, `more` than so far; 0 once there is a newer checkpoint than at the
-        start."""
+    def idle_starts(self) -> int:
+        """Starts in a row, the last one among them, that found the same newest checkpoint; 0 if the
+        last one has made a newer one."""
+        return self._in_a_row("starts", self.read())
+
+    def _in_a_row(self, what: str, run: Mapping[str, Any], more: int = 0) -> int:
+        """Crashes or starts without progress, `more` than so far; 0 once there is a newer
+        checkpoint than at the start."""
         if self._newest_step() > run.get("newest_at_start", -1):
             return 0
-        return int(run.get("crashes", 0)) + more
+        return int(run.get(what, 0)) + more
 
     def _newest_step(self) -> int:
         checkpoints = self.checkpoints()

@@ -118,26 +118,3 @@ def test_python_m_bigft_is_the_same_command() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "none.yaml: cannot be read: No such file or directory\n"
-
-
-@pytest.mark.parametrize(
-    ("keys", "printed"),
-    [
-        (["train.resume_from_checkpoint", "train.output_dir"], "false\nrun's $(x)\nof mine"),
-        (["optim.learning_rate"], "5e-05"),
-        (["data.train_file"], '["t"]'),
-    ],
-)
-def test_values_are_printed_as_scripts_can_take_them(
-    keys: list[str], printed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = json.dumps("run's $(x)\nof mine")
-    assert main(["config", "config.yaml", f"train.output_dir={name}", "--get", *keys]) == 0
-    assert capsys.readouterr().out == f"{printed}\n"
-
-
-def test_a_value_of_no_key_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "config.yaml", "--get", "train.output_di"]) == 2
-    assert "--get: no key 'train.output_di'; did you mean train.output_dir?" in (
-        capsys.readouterr().err
-    )

@@ -92,9 +92,11 @@ def test_every_command_parses_and_its_config_loads(words: list[str]) -> None:
     if not rest:
         return  # the verb's name, not a command
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    import_module(f"bigft.cli.{verb}").add_arguments(parser)
+    module = import_module(f"bigft.cli.{verb}")
+    module.add_arguments(parser)
     placeholders = {"N": "2", "...": "section.key=value"}
-    args = parser.parse_intermixed_args([placeholders.get(word, word) for word in rest])
+    parse = getattr(module, "parse", ArgumentParser.parse_intermixed_args)
+    args = parse(parser, [placeholders.get(word, word) for word in rest])
     config = getattr(args, "config", None) or ""
     if config.startswith("configs/"):
         overrides = [text for text in args.overrides if text != "section.key=value"]

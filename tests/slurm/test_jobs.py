@@ -7,10 +7,21 @@ import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from slurm.harness import ENDED, STEPS, Cluster, Job, Run, assert_same_bits, send
+from slurm.harness import (
+    ENDED,
+    SAVE_STEPS,
+    STEPS,
+    Cluster,
+    Job,
+    Run,
+    assert_same_bits,
+    send,
+    wait_until,
+)
 from slurm.scene import Scene
 
 pytestmark = pytest.mark.slurm
@@ -31,8 +42,8 @@ def wrong_tag(run: Run) -> str:
     return f"{data}:1"
 
 
-def read(run: Run) -> dict[str, object]:
-    loaded: dict[str, object] = yaml.safe_load(run.config.read_text())
+def read(run: Run) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(run.config.read_text())
     return loaded
 
 
@@ -72,6 +83,51 @@ def test_chain_continues_where_the_job_before_it_was_cancelled(scene: Scene) -> 
     assert third.wait_for_state(*ENDED) == "COMPLETED"
     path = scene.run.directory.path
     assert third.last_line() == f"bigft: finished (before this job: {path})"
+
+
+def test_a_named_checkpoint_is_where_a_run_begins_and_where_it_goes_on_without_one_of_its_own(
+    cluster: Cluster, new_run: NewRun, uninterrupted: Uninterrupted
+) -> None:
+    reference, _ = uninterrupted("causal", 2)
+    run, first = new_run("causal", 2), STEPS - 2 * SAVE_STEPS
+    config = read(run)
+    config["train"]["resume_from_checkpoint"] = f"{reference.directory.path}/checkpoint-{first}"
+    run.write(config)
+    job = cluster.submit(run)
+    ranks = job.frozen(run)
+    assert first < run.step() < first + SAVE_STEPS
+    send(signal.SIGKILL, ranks.values())
+    job.wait_for("bigft: stopped and requeued")
+    assert job.wait_for_state(*ENDED) == "COMPLETED", job.log()
+    assert run.starts() == [first, first]
+    assert run.weights() == reference.weights()
+    later = cluster.submit(run)  # as the next one of a chain
+    assert later.wait_for_state(*ENDED) == "COMPLETED", later.log()
+    assert later.last_line() == f"bigft: finished (before this job: {run.directory.path})"
+
+
+def test_a_directory_that_a_job_holds_is_refused_to_another(
+    cluster: Cluster, new_run: NewRun
+) -> None:
+    """Rank 0 refuses; the exit code that the job script gets is of the rank that waits for it."""
+    run = new_run("ner", 1)
+    config = read(run)
+    config["train"] |= {"max_steps": 1_000_000, "per_device_train_batch_size": 1}
+    run.write(config)
+
+    def submitted_to(node: str) -> Job:
+        options = ["--nodes=1", "--ntasks-per-node=2", f"--nodelist={node}"]
+        return cluster.sbatch(options, [str(run.config)], run.place)
+
+    first = submitted_to("n1")
+    wait_until("the first steps", lambda: run.step() > 0)
+    second = submitted_to("n2")
+    assert second.wait_for_state(*ENDED) == "FAILED"
+    assert "train.output_dir: " in second.last_line()
+    assert f" on n1 (Slurm job {first.id}, restart 0), which is running" in second.last_line()
+    assert first.state() == "RUNNING"
+    cluster.on("scancel", first.id)
+    first.wait_for_state(*ENDED)
 
 
 def test_array_is_a_sweep(cluster: Cluster, new_run: NewRun) -> None:

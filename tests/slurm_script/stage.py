@@ -18,8 +18,10 @@ NOTE = """\
 printf '%s\\0' "${0##*/}" "$@" >"$(printf '%s/calls/%03d' "$STAGE" "$(ls "$STAGE/calls" | wc -l)")"
 """
 BIGFT = """
-env -0 >"$STAGE/environment-$1"
-[[ ! -e $STAGE/$1 ]] || source "$STAGE/$1"
+verb=$1
+[[ $verb == job ]] && verb=$2
+env -0 >"$STAGE/environment-$verb"
+[[ ! -e $STAGE/$verb ]] || source "$STAGE/$verb"
 """
 SRUN = """
 while [[ $1 == -* ]]; do shift; done
@@ -32,7 +34,8 @@ exec "${@:2}"
 SCONTROL = """
 case "$1 $2" in
     "show job")
-        printf '   JobState=RUNNING\\n   Command=%s config.yaml a=b\\n' "$STAGE_SCRIPT"
+        printf '   JobState=%s Reason=None\\n' "${STAGE_STATE-RUNNING}"
+        printf '   Command=%s config.yaml a=b\\n' "$STAGE_SCRIPT"
         restarts=${STAGE_RESTARTS:-${SLURM_RESTART_COUNT:-0}}
         printf '   Requeue=1 Restarts=%s BatchFlag=1\\n' "$restarts" ;;
     "show hostnames") printf 'n1\\nn2\\n' ;;
@@ -51,11 +54,11 @@ PROGRAMS = {
 }
 # What each program says and returns unless a test says otherwise: a run that goes through.
 SCENES = {
-    "config": "echo false; echo out",  # whether it goes on, and its directory
+    "begin": "echo first; echo out",
     "check": "echo ok",
     "node": "echo ready",
-    "train": "touch $STAGE/trained",
-    "status": 'if [[ -e $STAGE/trained ]]; then echo "  status  finished"; else exit 2; fi',
+    "train": "",
+    "end": "",
     "requeue": "",
 }
 
@@ -108,8 +111,3 @@ class Stage:
     def end(job: subprocess.Popen[str]) -> tuple[int, str]:
         log, _ = job.communicate(timeout=SECONDS)
         return job.returncode, log.splitlines()[-1]
-
-    def save(self, step: int) -> str:
-        """A line of a scene: the run commits a checkpoint."""
-        path = f"out/checkpoint-{step}"
-        return f"mkdir -p {path}; touch {path}/COMMIT"

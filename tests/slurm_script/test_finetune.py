@@ -7,12 +7,10 @@ import subprocess
 import time
 
 import pytest
-from slurm_script.stage import REPOSITORY, SECONDS, Stage
+from slurm_script.stage import REPOSITORY, SCENES, SECONDS, Stage
 
-RESUMABLE = 'echo "  status  resumable (a signal asked for a stop)"; exit 75'
-FAILED = 'echo "  status  failed (RuntimeError: no luck)"; exit 1'
-RUNNING = 'echo "  status  running"; exit 4'
-NO_RUN = "exit 2"
+SAVED = "echo saved; echo a signal asked for a stop; exit 75"
+FAILED = "echo RuntimeError: no luck; exit 1"
 # A command that waits for a signal, takes a while to save and ends with 75, as training does.
 WAITS = """
 for name in USR1 USR2 TERM; do trap "sleep 0.2; echo $name >>$STAGE/got; exit 75" $name; done
@@ -33,89 +31,113 @@ def test_a_run_goes_through_check_nodes_and_training(stage: Stage) -> None:
     assert stage.named("scontrol", "requeue") == []
 
 
-def test_a_restart_examines_nodes_and_leaves_out_what_was_checked(stage: Stage) -> None:
+def test_a_job_that_has_trained_examines_nodes_and_leaves_out_what_was_checked(
+    stage: Stage,
+) -> None:
     stage.environ["SLURM_RESTART_COUNT"] = "1"
-    assert stage.run("config.yaml") == (0, "bigft: finished (out)")
+    again = "echo again; echo out"
+    assert stage.run("config.yaml", begin=again) == (0, "bigft: finished (out)")
     assert stage.named("bigft", "check") == []
     assert len(stage.named("bigft", "node")) == len(stage.named("bigft", "train")) == 1
 
 
-def test_what_is_refused_on_the_batch_host_starts_no_srun(stage: Stage) -> None:
-    check = "echo 'config.yaml:3: optim.lr: unknown key' >&2; exit 2"
-    told = "bigft: failed because config.yaml:3: optim.lr: unknown key"
-    assert stage.run("config.yaml", check=check) == (2, told)
-    assert stage.named("srun") == stage.named("scontrol", "requeue") == []
+REFUSED = (
+    'printf "%s (and 1 more: see above)" "config.yaml:3: optim.lr: unknown key" >$BIGFT_REFUSAL'
+)
 
 
-def test_a_config_that_does_not_load_is_told_in_the_last_line(stage: Stage) -> None:
-    config = "echo 'no.yaml: No such file' >&2; exit 2"
-    told = "bigft: failed because no.yaml: No such file"
-    assert stage.run("no.yaml", config=config) == (2, told)
-    assert stage.named("srun") == []
+@pytest.mark.parametrize("verb", ["begin", "check", "node"])
+@pytest.mark.parametrize(
+    ("scene", "code", "why"),
+    [
+        (f"{REFUSED}; exit 2", 2, "config.yaml:3: optim.lr: unknown key (and 1 more: see above)"),
+        ("exit 2", 2, "its check ended with exit code 2: see above"),
+        ("exit 1", 1, "its check ended with exit code 1: see above"),
+        ("kill -9 $$", 1, "its check ended with exit code 137: see above"),
+    ],
+)
+def test_what_is_refused_before_training_ends_the_job(
+    stage: Stage, verb: str, scene: str, code: int, why: str
+) -> None:
+    assert stage.run("config.yaml", **{verb: scene}) == (code, f"bigft: failed because {why}")
+    assert stage.named("bigft", "train") == stage.named("scontrol", "requeue") == []
+    assert not [*stage.place.glob("tmp.*")], "a file is left in TMPDIR"
 
 
-def test_a_failing_node_is_named_in_the_last_line(stage: Stage) -> None:
-    node = "echo 'n2: cannot reach n1:15007' >&2; echo 'srun: error: n2: exit code 2' >&2; exit 2"
-    told = "bigft: failed because n2: cannot reach n1:15007"
-    assert stage.run("config.yaml", node=node) == (2, told)
-    assert stage.named("bigft", "train") == []
+def test_what_a_node_says_is_read_at_once(stage: Stage) -> None:
+    job = stage.start("config.yaml", node=f"echo n2: no python here >&2; {WAITS}")
+    assert job.stdout is not None
+    while "n2: no python here" not in job.stdout.readline():
+        assert job.poll() is None
+    signalled(stage, job, "SIGUSR1")
+
+
+def test_without_a_place_for_temporary_files_a_job_runs(stage: Stage) -> None:
+    stage.environ["TMPDIR"] = "/nowhere"
+    assert stage.run("config.yaml") == (0, "bigft: finished (out)")
+    told = "bigft: failed because its check ended with exit code 2: see above"
+    assert stage.run("config.yaml", check="exit 2") == (2, told)
 
 
 @pytest.mark.parametrize(
-    ("restarts", "progress", "train", "status", "code", "told"),
+    ("restarts", "end", "code", "told"),
     [
-        (0, True, "exit 75", RESUMABLE, 75,
-         "saved and requeued (a signal asked for a stop, restart 1)"),
-        (5, True, "exit 75", RESUMABLE, 75,
-         "saved and requeued (a signal asked for a stop, restart 6)"),
-        (2, False, "exit 137", RESUMABLE, 75,
-         "saved and requeued (a signal asked for a stop, restart 3)"),
-        (3, False, "exit 75", RESUMABLE, 1,
-         "failed because nothing new was saved since restart 3 (a signal asked for a stop)"),
-        (100, True, "exit 75", RESUMABLE, 1,
-         "failed because it was restarted 100 times; it is saved"),
-        (0, True, "exit 1", FAILED, 1, "failed because RuntimeError: no luck"),
-        (0, False, "exit 2", RESUMABLE, 1, "failed because training was refused: see above"),
-        (0, False, "exit 1", NO_RUN, 1,
-         "failed because training ended with exit code 1"),
-        (0, True, "exit 137", RUNNING, 75,
-         "saved and requeued (training ended with exit code 137, restart 1)"),
-        (0, False, "exit 75", NO_RUN, 75,
-         "saved and requeued (training ended with exit code 75, restart 1)"),
+        (0, SAVED, 75, "saved and requeued (a signal asked for a stop, restart 1)"),
+        (5, SAVED, 75, "saved and requeued (a signal asked for a stop, restart 6)"),
+        (0, "echo stopped; echo SIGUSR1 before training began; exit 75", 75,
+         "stopped and requeued (SIGUSR1 before training began, restart 1)"),
+        (100, SAVED, 1, "failed because it was restarted 100 times (saved)"),
+        (0, FAILED, 1, "failed because RuntimeError: no luck"),
+        (0, "exit 1", 1, "failed because bigft did not say how training ended: see above"),
+        (0, "kill -9 $$", 1, "failed because bigft did not say how training ended: see above"),
     ],
 )  # fmt: skip
 def test_the_last_line_says_how_the_job_ended(
-    stage: Stage, restarts: int, progress: bool, train: str, status: str, code: int, told: str
+    stage: Stage, restarts: int, end: str, code: int, told: str
 ) -> None:
     stage.environ["SLURM_RESTART_COUNT"] = str(restarts)
-    train = f"{stage.save(10)}; {train}" if progress else train
-    assert stage.run("config.yaml", train=train, status=status) == (code, f"bigft: {told}")
-    requeued = [["7"]] if told.startswith("saved and requeued") else []
+    assert stage.run("config.yaml", train="exit 137", end=end) == (code, f"bigft: {told}")
+    assert stage.named("bigft", "job", "end") == [["out", "--code", "137", "--signal", ""]]
+    requeued = [["7"]] if "and requeued" in told else []
     assert stage.named("scontrol", "requeue") == requeued
 
 
 def test_a_refused_requeue_is_told(stage: Stage) -> None:
-    code, told = stage.run(
-        "config.yaml", train="exit 75", status=RESUMABLE, requeue="echo disabled >&2; exit 1"
-    )
-    assert code == 1
-    assert told == "bigft: failed because Slurm did not requeue it; it is saved: submit it again"
+    told = "bigft: failed because Slurm did not requeue it (saved): submit it again"
+    assert stage.run("config.yaml", end=SAVED, requeue="echo no >&2; exit 1") == (1, told)
 
 
-def test_a_start_that_slurm_has_replaced_leaves_the_job_alone(stage: Stage) -> None:
-    """Its node was cut off and is back, while the job runs on others."""
-    stage.environ["STAGE_RESTARTS"] = "1"
-    told = "bigft: failed because Slurm lost this start; it is saved"
-    assert stage.run("config.yaml", train="exit 75", status=RESUMABLE) == (1, told)
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        # Its node was cut off and is back, while the job runs on others.
+        ("STAGE_RESTARTS", "1", "saved; Slurm starts the job again"),
+        ("STAGE_STATE", "COMPLETING", "saved; Slurm has ended the job: submit it again"),
+    ],
+)
+def test_a_job_that_slurm_ends_or_has_started_elsewhere_is_left_alone(
+    stage: Stage, variable: str, value: str, told: str
+) -> None:
+    stage.environ[variable] = value
+    assert stage.run("config.yaml", train="exit 75", end=SAVED) == (75, f"bigft: {told}")
     assert stage.named("scontrol", "requeue") == []
 
 
-def test_a_member_of_a_chain_whose_run_has_finished_does_nothing(stage: Stage) -> None:
-    assert stage.run("config.yaml", status="exit 0") == (
-        0,
-        "bigft: finished (before this job: out)",
-    )
+def test_without_an_answer_of_slurms_it_is_asked_to_requeue(stage: Stage) -> None:
+    stage.environ["STAGE_STATE"] = ""
+    told = "bigft: saved and requeued (a signal asked for a stop, restart 1)"
+    assert stage.run("config.yaml", end=SAVED) == (75, told)
+
+
+def test_a_job_whose_run_has_finished_does_nothing(stage: Stage) -> None:
+    told = "bigft: finished (before this job: out)"
+    assert stage.run("config.yaml", begin="echo finished; echo out") == (0, told)
     assert stage.named("srun") == stage.named("bigft", "check") == []
+
+
+def test_words_that_are_no_config_are_told(stage: Stage) -> None:
+    code, told = stage.run("--help", begin="echo usage: bigft job begin")
+    assert (code, told) == (1, "bigft: failed because of its arguments: usage: bigft job begin")
 
 
 @pytest.mark.parametrize("signal_name", ["SIGUSR1", "SIGUSR2"])
@@ -123,35 +145,38 @@ def test_a_signal_to_the_script_reaches_training_and_the_job_is_requeued(
     stage: Stage, signal_name: str
 ) -> None:
     saved = "[[ $(cat $STAGE/got) == USR1 ]]"
-    job = stage.start("config.yaml", train=WAITS, status=RESUMABLE, requeue=saved)
+    job = stage.start("config.yaml", train=WAITS, end=SAVED, requeue=saved)
     assert signalled(stage, job, signal_name)[0] == 75
     assert stage.named("scontrol", "requeue") == [["7"]]
+    assert stage.named("bigft", "job", "end") == [["out", "--code", "75", "--signal", "USR1"]]
 
 
 def test_srun_gets_no_sigterm_of_which_it_kills_the_tasks(stage: Stage) -> None:
-    job = stage.start("config.yaml", train=WAITS, status=RESUMABLE)
+    job = stage.start("config.yaml", train=WAITS, end=SAVED)
     signalled(stage, job, "SIGTERM")
     assert (stage.place / "got").read_text() == "USR1\n"
 
 
-def test_after_sigterm_it_is_slurm_that_starts_the_job_again_or_not(stage: Stage) -> None:
-    job = stage.start("config.yaml", train=WAITS, status=RESUMABLE)
-    told = "bigft: saved; Slurm starts the job again unless it was cancelled"
+def test_a_sigterm_that_nobody_follows_up_is_a_stop_like_others(stage: Stage) -> None:
+    """`sbatch --signal=B:TERM@180`."""
+    job = stage.start("config.yaml", train=WAITS, end=SAVED)
+    told = "bigft: saved and requeued (a signal asked for a stop, restart 1)"
     assert signalled(stage, job, "SIGTERM") == (75, told)
-    assert stage.named("scontrol", "requeue") == []
 
 
-def test_a_signal_during_the_check_starts_nothing_more(stage: Stage) -> None:
-    job = stage.start("config.yaml", check=WAITS, status=NO_RUN)
-    code, told = signalled(stage, job, "SIGUSR1")
-    assert code == 75
-    assert told.startswith("bigft: saved and requeued (")
-    assert stage.named("srun") == []
+@pytest.mark.parametrize("verb", ["begin", "check", "node"])
+def test_a_signal_before_training_starts_nothing_more(stage: Stage, verb: str) -> None:
+    is_begin = verb == "begin"  # which is waited for in the foreground
+    scenes = {verb: f"touch $STAGE/ready; sleep 0.3; {SCENES[verb]}" if is_begin else WAITS}
+    job = stage.start("config.yaml", **scenes)
+    told = "bigft: stopped and requeued (SIGUSR1 before training began, restart 1)"
+    assert signalled(stage, job, "SIGUSR1") == (75, told)
+    assert stage.named("bigft", "train") == []
 
 
 def test_under_torchrun_a_stop_is_a_sigterm_to_its_agents(stage: Stage) -> None:
     stage.environ["LAUNCHER"] = "torchrun"
-    job = stage.start("config.yaml", train=WAITS, status=RESUMABLE)
+    job = stage.start("config.yaml", train=WAITS, end=SAVED)
     signalled(stage, job, "SIGUSR1")
     assert (stage.place / "got").read_text() == "TERM\n"
     assert stage.named("scancel") == [["--signal=TERM", "7"]]
@@ -166,7 +191,8 @@ def test_under_torchrun_a_stop_is_a_sigterm_to_its_agents(stage: Stage) -> None:
 def signalled(stage: Stage, job: subprocess.Popen[str], name: str) -> tuple[int, str]:
     """Sends the signal when the command on the stage waits for it; how the job ends."""
     deadline = time.monotonic() + SECONDS
-    while not (stage.place / "ready").exists() and time.monotonic() < deadline:
+    while not (stage.place / "ready").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     job.send_signal(signal.Signals[name])
     return stage.end(job)
@@ -191,30 +217,37 @@ def test_hostile_names_are_arguments_and_nothing_else(stage: Stage) -> None:
 def test_a_hostile_run_directory_is_asked_about_as_it_is(stage: Stage) -> None:
     name = "-o *\n'$(touch canary)' \"x\""
     (stage.place / "name").write_text(f"{name}\n")
-    code, told = stage.run("config.yaml", config="echo false; cat $STAGE/name")
+    code, told = stage.run("config.yaml", begin="echo first; cat $STAGE/name")
     assert (code, told.startswith("bigft: finished (")) == (0, True)
-    assert stage.named("bigft", "status") == [[f"./{name}", "--exit-code"]] * 2
+    (asked,) = stage.named("bigft", "job", "end")
+    assert asked[0] == f"./{name}"
     assert not list(stage.place.rglob("canary"))
 
 
 def test_each_task_of_an_array_has_its_number_in_its_arguments(stage: Stage) -> None:
     stage.environ |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "5"}
     words = ["sweep/%a.yaml", "train.seed=%a"]
-    stage.run(*words, train=f"{stage.save(1)}; exit 75", status=RESUMABLE)
+    stage.run(*words, train="exit 75", end=SAVED)
     expected = ["sweep/3.yaml", "train.seed=3", "train.resume_from_checkpoint=true"]
     assert stage.named("bigft", "train") == [expected]
     # By the plain id, Slurm would requeue the whole array.
     assert stage.named("scontrol", "requeue") == [["5_3"]]
 
 
-def test_a_checkpoint_of_the_users_counts_on_the_first_start_only(stage: Stage) -> None:
-    config = "echo other/checkpoint-5; echo out"
+def test_a_run_begins_with_the_checkpoint_that_the_user_names(stage: Stage) -> None:
     words = ["config.yaml", "train.resume_from_checkpoint=other/checkpoint-5"]
-    stage.run(*words, config=config)
-    stage.environ["SLURM_RESTART_COUNT"] = "1"
-    (stage.place / "trained").unlink()
-    stage.run(*words, config=config)
-    assert stage.named("bigft", "train") == [words, [*words, "train.resume_from_checkpoint=true"]]
+    stage.run(*words, begin="echo named; echo out")
+    assert stage.named("bigft", "train") == [words]
+
+
+def test_without_any_word_on_tasks_there_is_one_on_each_node(stage: Stage) -> None:
+    """As in `sbatch --wrap`, which also has no script whose place Slurm would know."""
+    del stage.environ["SLURM_NTASKS"], stage.environ["SLURM_CPUS_PER_TASK"]
+    assert stage.run("config.yaml") == (0, "bigft: finished (out)")
+    assert stage.named("bigft", "check")[0][-4:] == ["--nproc", "2", "--nodes", "2"]
+    environ = stage.environment_of("train")
+    assert environ["OMP_NUM_THREADS"] == "1"
+    assert "SRUN_CPUS_PER_TASK" not in environ
 
 
 def test_ranks_get_an_environment_of_this_job_alone(stage: Stage) -> None:
@@ -251,7 +284,7 @@ def test_another_site_sh_is_named_by_the_environment(stage: Stage) -> None:
 def test_a_container_stands_before_every_bigft(stage: Stage) -> None:
     (stage.place / "checkout" / "site.sh").write_text("in_container=(env 'IN=a container')")
     assert stage.run("config.yaml")[0] == 0
-    for verb in ("check", "node", "train", "status"):
+    for verb in ("begin", "check", "node", "train", "end"):
         assert stage.environment_of(verb)["IN"] == "a container"
     for words in stage.named("srun"):
         assert words[words.index("bigft") - 2 : words.index("bigft")] == ["env", "IN=a container"]
@@ -260,7 +293,7 @@ def test_a_container_stands_before_every_bigft(stage: Stage) -> None:
 def test_a_container_of_an_srun_plug_in_holds_the_batch_hosts_commands_too(stage: Stage) -> None:
     (stage.place / "checkout" / "site.sh").write_text("in_container=(--container-image=a.sqsh)")
     assert stage.run("config.yaml")[0] == 0
-    for verb in ("config", "check", "node", "train", "status"):
+    for verb in ("begin", "check", "node", "train", "end"):
         words = next(call for call in stage.named("srun") if verb in call)
         assert words[words.index("bigft") - 1] == "--container-image=a.sqsh"
 

@@ -109,9 +109,10 @@ def test_without_a_number_of_tasks_there_is_one_per_gpu(
     checked: list[tuple[str | None, list[str], int]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (shown,) = dry(capsys, "config.yaml", "-N", "2", "--gpus-per-node=a100:4")
-    assert "--ntasks-per-node=4" in shown
-    assert checked[0][2] == 8
+    for gpus in ("--gpus-per-node=a100:4", "--gpus-per-node=4", "--gres=shard:2,gpu:a100:4"):
+        (shown,) = dry(capsys, "config.yaml", "-N", "2", gpus)
+        assert "--ntasks-per-node=4" in shown
+    assert [ranks for *_, ranks in checked] == [8] * 3
 
 
 def test_a_config_that_is_refused_is_not_submitted(
@@ -177,6 +178,11 @@ def test_sbatch_gets_the_cleaned_environment(
         (["--chains=2"], "--chains: no option of submit; did you mean --chain?"),
         (["--ntasks=8"], "--ntasks: is not taken; give --nodes and --ntasks-per-node"),
         (["-n8"], "give --nodes and --ntasks-per-node"),
+        (["--gpus=4"], "--gpus: is not taken; give --gpus-per-node"),
+        (["--chdir=/tmp"], "--chdir: is not taken; start bigft submit in that directory"),
+        (["--time=3"], "--time: 3 is over too soon: a stop is asked for 180 s before the end"),
+        (["--time=00:03:00"], "give it longer, or --signal=B:USR1@30"),
+        (["-t", "2:59"], "2:59 is over too soon"),
         (["--licenses", "a:1"], "a:1: neither section.key=value nor an option; options of sbatch"),
         (["--script=no.sh"], "--script: no no.sh here; give its path"),
     ],
@@ -233,3 +239,15 @@ def test_a_finished_run_is_not_submitted_again(
     directory.update(status="finished")
     assert main(["submit", "config.yaml", "--dry-run"]) == 2
     assert "config.yaml:4: train.output_dir: out holds a finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "limit", ["4", "3:01", "0:03:01", "0-1", "0-0:4", "1-0:0:0", "0", "UNLIMITED"]
+)
+def test_time_limits_that_leave_time_are_taken(
+    limit: str, place: Path, checked: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shown,) = dry(capsys, "config.yaml", f"--time={limit}")
+    assert f"--time={limit}" in shown
+    (shown,) = dry(capsys, "config.yaml", "--time=1", "--signal=B:USR1@10")
+    assert "--signal=B:USR1@10" in shown
