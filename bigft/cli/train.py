@@ -176,7 +176,7 @@ def _train(
 ) -> dict[str, Any] | None:
     """The results; None if a stop was asked for. The heavy imports happen here."""
     from bigft.report import attach_sinks
-    from bigft.runtime.process_group import choose_accelerator, join, leave
+    from bigft.runtime.process_group import choose_accelerator, join, leave, meet
 
     choose_accelerator()  # before deepspeed is imported and guesses
     from bigft.runtime.seeding import use_deterministic_algorithms
@@ -202,7 +202,13 @@ def _train(
             events.emit("note", text=note)
     if config.train.full_determinism:
         use_deterministic_algorithms()
-    world = join(launch, config.parallel.ddp_timeout)
+    try:
+        with stop.raising():  # the others may never come
+            store = meet(launch, config.parallel.ddp_timeout)
+    except Stopped as stopped:
+        stop.request(f"{stopped} while ranks met")
+        return None
+    world = join(launch, config.parallel.ddp_timeout, store)
     results = None
     if stop.agreed(world):
         stop.reason(world)

@@ -11,7 +11,8 @@ import torch
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import TrainConfig
 from bigft.runtime.launcher import Launch
-from bigft.runtime.process_group import AGENT_LISTENS, choose_accelerator
+from bigft.runtime.process_group import choose_accelerator
+from bigft.runtime.rendezvous import AGENT_LISTENS
 
 
 def check_accelerators(train: TrainConfig, launch: Launch) -> None:

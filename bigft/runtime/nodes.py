@@ -10,7 +10,6 @@ import os
 import platform
 import secrets
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from bigft import __version__
 from bigft.config.errors import BadInput, Problem
 from bigft.runtime.launcher import Launch
 from bigft.runtime.process_group import choose_accelerator
+from bigft.runtime.rendezvous import reach
 
 PACKAGES = ("torch", "transformers", "deepspeed")
 MIN_FREE_BYTES = 100 * 2**20
@@ -145,9 +145,9 @@ def _open_store(launch: Launch, names: Sequence[str], seconds: float) -> Any:
     """The first node's store, where training's ranks will meet too."""
     where = f"{launch.master_addr}:{launch.master_port}"
     is_first = launch.rank == 0
-    if not is_first:
-        _reach(launch, names[launch.rank], seconds)
     try:
+        if not is_first:
+            reach(launch.master_addr, launch.master_port, seconds)
         return TCPStore(
             launch.master_addr,
             launch.master_port,
@@ -156,26 +156,13 @@ def _open_store(launch: Launch, names: Sequence[str], seconds: float) -> Any:
             timeout=datetime.timedelta(seconds=seconds),
             wait_for_workers=False,
         )
+    except TimeoutError as error:
+        mend = "see why with ping, or leave it out (sbatch --exclude)"
+        raise BadInput(Problem(names[launch.rank], str(error), mend)) from error
     except (RuntimeError, ValueError) as error:
         what = f"cannot {'listen at' if is_first else 'talk to'} {where}: {_first_line(error)}"
         mend = "another program may have the port: set MASTER_PORT in site.sh"
         raise BadInput(Problem(names[launch.rank], what, mend)) from error
-
-
-def _reach(launch: Launch, name: str, seconds: float) -> None:
-    """Raises BadInput with the system's own reason if the first node does not answer in time."""
-    where = (launch.master_addr, launch.master_port)
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with socket.create_connection(where, timeout=5):
-                return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                what = f"cannot reach {where[0]}:{where[1]} ({error.strerror or error})"
-                mend = "see why with ping, or leave it out (sbatch --exclude)"
-                raise BadInput(Problem(name, what, mend)) from error
-        time.sleep(0.2)
 
 
 def _facts(config_hash: str) -> dict[str, str]:

@@ -7,23 +7,18 @@ that agreeing on them never makes the host wait for the accelerator.
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import os
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 
+from bigft.runtime import rendezvous
 from bigft.runtime.launcher import Launch
 
-# torchrun sets it to "True" where its agent already listens on MASTER_PORT for the ranks.
-AGENT_LISTENS = "TORCHELASTIC_USE_AGENT_STORE"
 # Torch's own time-outs end a rank that waits; the watchdog, which knows for whom, comes first.
 SECONDS_AFTER_THE_WATCHDOG = 120
 
@@ -79,12 +74,18 @@ class World:
             dist.barrier(group=self.host_group)
 
 
-def join(launch: Launch, timeout_seconds: int, init_method: str | None = None) -> World:
+def meet(launch: Launch, timeout_seconds: int) -> Any:
+    """Waits for all ranks; the store in which they found each other, for `join`.
+
+    Apart from it, since this waiting may be interrupted, and that in `join` may not.
+    """
+    return rendezvous.meet(launch, timeout_seconds + SECONDS_AFTER_THE_WATCHDOG)
+
+
+def join(launch: Launch, timeout_seconds: int, store: Any) -> World:
     """Forms the process group (gloo on CPUs, NCCL on GPUs) and returns this rank's World.
 
-    Ranks that meet on a loopback address talk on the loopback interface alone; GLOO_SOCKET_IFNAME
-    wins over that.
-    init_method: torch.distributed's; by default MASTER_ADDR and MASTER_PORT of the launch.
+    store: a torch.distributed.Store of all ranks: what `meet` returned.
     """
     accelerator = choose_accelerator()
     os.environ.update(launch.environment())  # DeepSpeed reads them, whoever launched
@@ -99,10 +100,6 @@ def join(launch: Launch, timeout_seconds: int, init_method: str | None = None) -
         device = torch.device("cuda", device_index(launch, torch.cuda.device_count()))
         torch.cuda.set_device(device)
     timeout = datetime.timedelta(seconds=timeout_seconds + SECONDS_AFTER_THE_WATCHDOG)
-    if init_method is None:
-        store = _meet(launch, timeout)
-    else:
-        store, *_ = next(rendezvous(init_method, launch.rank, launch.world_size, timeout=timeout))
     dist.init_process_group(
         "nccl" if accelerator == "cuda" else "gloo",
         store=store,
@@ -125,21 +122,6 @@ def device_index(launch: Launch, visible: int) -> int:
     return 0 if visible == 1 else launch.local_rank
 
 
-def _meet(launch: Launch, timeout: datetime.timedelta) -> Any:
-    """The store where the ranks find each other; returns when all of them have come."""
-    if launch.world_size == 1:
-        return HashStore()  # nobody to wait for: no port
-    host, port = launch.master_addr, launch.master_port
-    listens = launch.rank == 0 and os.environ.get(AGENT_LISTENS) != "True"
-    listener = None
-    if _is_loopback(host):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        if listens:  # torch would listen on every interface of the machine
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = socket.create_server((host, port), family=family).detach()
-    return TCPStore(host, port, launch.world_size, listens, timeout, master_listen_fd=listener)
-
-
 def lost_peer(error: BaseException) -> str:
     """A sentence if the error says that another rank is gone; else "". Torch's own goes on about
     its source files."""
@@ -148,13 +130,6 @@ def lost_peer(error: BaseException) -> str:
         return ""
     where = f" at {said[1]}" if said[1] else ""
     return f"a rank{where} died: its connection was closed; its own log, or Slurm, says why"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def leave() -> None:

@@ -79,12 +79,13 @@ def _rank(
     args: tuple[Any, ...],
 ) -> None:
     import torch
+    from torch.distributed import FileStore  # type: ignore[attr-defined]
 
     from bigft.runtime.process_group import join, leave
 
     torch.set_num_threads(1)  # bits depend on it, and two cores serve all ranks
     try:
-        world = join(launch, timeout_seconds=120, init_method=f"file://{store}")
+        world = join(launch, timeout_seconds=120, store=FileStore(store, launch.world_size))
         result = scenario(world, *args)
         leave()
         connection.send((False, result))

@@ -58,11 +58,11 @@ class World:
 
 
 def _rank(rank: int, size: int, port: int, directory: Path, misbehave: Callable[..., None]) -> None:
-    from bigft.runtime.process_group import join, leave
+    from bigft.runtime.process_group import join, leave, meet
     from bigft.runtime.watchdog import Watchdog
 
     launch = launcher.Launch(rank, rank, size, size, "127.0.0.1", port, "environment")
-    world = join(launch, 60)
+    world = join(launch, 60, meet(launch, 60))
     told, log = directory / f"told-{rank}", directory / f"rank-{rank}.log"
     with Watchdog(world, TIMEOUT, log, told.write_text) as watchdog:
         misbehave(world, watchdog)

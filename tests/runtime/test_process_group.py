@@ -20,6 +20,7 @@ from bigft.runtime.process_group import (
     join,
     leave,
     lost_peer,
+    meet,
 )
 
 ALONE = World(0, 0, 1, torch.device("cpu"), None)
@@ -75,7 +76,8 @@ def test_the_accelerator_is_the_users_or_the_one_there_is(
 
 def join_and_tell(rank: int, port: int, told: Path) -> None:
     """Writes the addresses that this rank listens on, and what its neighbour left in the store."""
-    world = join(Launch(rank, rank, 2, 2, "127.0.0.1", port, "environment"), 60)
+    launch = Launch(rank, rank, 2, 2, "127.0.0.1", port, "environment")
+    world = join(launch, 60, meet(launch, 60))
     world.store.set(f"of rank {rank}", str(rank))
     world.barrier()
     neighbour = world.store.get(f"of rank {1 - rank}").decode()
