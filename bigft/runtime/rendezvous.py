@@ -22,6 +22,7 @@ from bigft.runtime.launcher import Launch
 # torchrun sets it to "True" where its agent already listens on MASTER_PORT for the ranks.
 AGENT_LISTENS = "TORCHELASTIC_USE_AGENT_STORE"
 SECONDS_BETWEEN_LOOKS = 0.02
+SECONDS_PER_RANK = 0.001
 SECONDS_PER_CONNECTION = 5
 
 
@@ -99,7 +100,7 @@ def gather(store: Any, rank: int, size: int, deadline: float) -> tuple[str, Sequ
                 return attempt, ()
         if time.monotonic() > deadline:
             return attempt, [number for number in range(size) if not store.check([keys[number]])]
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(SECONDS_BETWEEN_LOOKS + SECONDS_PER_RANK * size)  # one store answers them all
 
 
 def _listed(numbers: Sequence[int]) -> str:
