@@ -58,6 +58,7 @@ def collect(directory: RunDirectory) -> dict[str, Any]:
         "last_event": events[-1]["time"] if events else None,
         "nonfinite_steps": _steps(events, "nonfinite"),
         "failed_saves": _steps(events, "save_failed"),
+        "branched_from": about.get("branched_from"),
         "latest_checkpoint": _text(directory.latest_checkpoint),
         "best_checkpoint": _text(directory.best),
         "results": directory.read_results(),
@@ -81,7 +82,7 @@ def as_text(status: dict[str, Any]) -> str:
         if steps := status[key]:
             shown = ", ".join(map(str, steps[-8:]))
             rows.append((key.replace("_", " "), f"{len(steps)} (of late: {shown})"))
-    for key in ("latest_checkpoint", "best_checkpoint"):
+    for key in ("branched_from", "latest_checkpoint", "best_checkpoint"):
         if status[key] is not None:
             rows.append((key.replace("_", " "), status[key]))
     if status["go_on"]:
@@ -93,7 +94,8 @@ def as_text(status: dict[str, Any]) -> str:
 
 def _command(status: dict[str, Any]) -> str | None:
     """What continues the run, ready for a shell."""
-    newest, ranks = status["latest_checkpoint"], status["world_size"] or 1
+    newest = status["latest_checkpoint"] or status["branched_from"]
+    ranks = status["world_size"] or 1
     if status["status"] not in ("resumable", "failed") or newest is None:
         return None
     by_itself = status["crashes"] < MAX_CRASHES

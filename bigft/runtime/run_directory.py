@@ -19,7 +19,7 @@ from bigft.runtime.events import read_metrics, strict_json
 from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE, Ended
 from bigft.runtime.lock import Holder, Lock, LockLost
 
-CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
+CHECKPOINT_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 MAX_CRASHES = 3  # starts in a row without progress, after which a run does not go on by itself
 
 
@@ -129,7 +129,7 @@ class RunDirectory:
 
     def interrupted(self) -> str:
         """Records Ctrl-C: nothing was saved, but it is no crash. Returns the run's status."""
-        status = "resumable" if self.checkpoints() else "failed"
+        status = "resumable" if self._has_begun(self.read()) else "failed"
         self.update(status=status, why="Ctrl-C", exit_code=EXIT_INTERRUPTED)
         return status
 
@@ -192,15 +192,15 @@ class RunDirectory:
         """(step, path) of every committed checkpoint, oldest first; not yet verified."""
         return [(step, path) for step, path in self.named_checkpoints() if _committed(path)]
 
-    def uncommitted(self) -> list[tuple[int, Path]]:
-        """The same of directories that are named as checkpoints and have no COMMIT."""
-        return [(step, path) for step, path in self.named_checkpoints() if not _committed(path)]
-
     def named_checkpoints(self) -> list[tuple[int, Path]]:
-        """Both of them together, oldest first."""
+        """The same of all that is named as a checkpoint, committed or not."""
         paths = self.path.glob("checkpoint-*")
         named = ((CHECKPOINT_NAME.fullmatch(path.name), path) for path in paths)
         return sorted((int(name[1]), path) for name, path in named if name)
+
+    def holds(self, checkpoint: Path) -> bool:
+        """Whether it is this run's; a run that begins with another's branches off."""
+        return checkpoint.resolve().parent == self.path.resolve()
 
     def last_step(self) -> int:
         """The last step that metrics.jsonl knows of; 0 before the first."""
@@ -218,6 +218,12 @@ class RunDirectory:
         link = self.path / "best"
         return link.resolve() if link.is_dir() else None
 
+    @property
+    def branched_from(self) -> Path | None:
+        """The other run's checkpoint that this one was told to begin with."""
+        origin = self.read().get("branched_from") if self.run_file.exists() else None
+        return None if origin is None else Path(origin)
+
     def _started(
         self, before: dict[str, Any], resume: bool | str | Path, holder: Holder
     ) -> dict[str, Any]:
@@ -226,6 +232,7 @@ class RunDirectory:
             "run_id": f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
             "started": now,
             **(before if resume else {}),
+            "branched_from": self._origin(before, resume),
             "status": "running",
             "why": "",
             "exit_code": None,
@@ -241,6 +248,14 @@ class RunDirectory:
             "restart_count": holder.restart_count,
             "updated": now,
         }
+
+    def _origin(self, before: Mapping[str, Any], resume: bool | str | Path) -> str | None:
+        """What `branched_from` is from this start on: `best` may point elsewhere later."""
+        if resume is False:
+            return None
+        if resume is True or self.holds(Path(resume)):
+            return before.get("branched_from")
+        return str(Path(resume).resolve())
 
     def _refuse_to_lose(self, before: Mapping[str, Any], resume: bool | str | Path) -> None:
         if not before or before["status"] == "running":
@@ -266,7 +281,7 @@ class RunDirectory:
             )
 
     def _how_to_insist(self) -> str:
-        if newest := self.latest_checkpoint:
+        if newest := self.latest_checkpoint or self.branched_from:
             return f"name the checkpoint: train.resume_from_checkpoint={newest}"
         return "start anew: train.resume_from_checkpoint=false"
 
@@ -278,9 +293,13 @@ class RunDirectory:
 
     def _crash(self, run: dict[str, Any], why: str) -> dict[str, Any]:
         crashes = self._in_a_row("crashes", run, 0 if run.get("crashed") else 1)
-        goes_on = self.checkpoints() and crashes < MAX_CRASHES
+        goes_on = self._has_begun(run) and crashes < MAX_CRASHES
         status = "resumable" if goes_on else "failed"
         return run | {"status": status, "why": why, "crashes": crashes, "crashed": True}
+
+    def _has_begun(self, run: Mapping[str, Any]) -> bool:
+        """Whether there is anything to go on from."""
+        return bool(self.checkpoints() or run.get("branched_from"))
 
     def idle_starts(self) -> int:
         """Starts in a row, the last one among them, that found the same newest checkpoint; 0 if the
@@ -327,4 +346,4 @@ class RunDirectory:
 
 
 def _committed(checkpoint: Path) -> bool:
-    return (checkpoint / "COMMIT").is_file()
+    return not checkpoint.is_symlink() and (checkpoint / "COMMIT").is_file()

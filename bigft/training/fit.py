@@ -136,15 +136,16 @@ class _Rank:
     def _resumed(self, checkpoint: Path) -> tuple[Path, TrainerState, list[str]]:
         """The checkpoint to go on from, its state, and what a user should know of it."""
         self.tick("verifying checkpoints")
+        branches = not self.directory.holds(checkpoint)
         named = self.run.config.train.resume_from_checkpoint is not True
-        checkpoint, notes = self.store.verified(checkpoint, fall_back=not named)
+        checkpoint, notes = self.store.verified(checkpoint, fall_back=not (named or branches))
         notes += resume_notes(self.run, self.directory, checkpoint, self.world.size)
         state = TrainerState.read(checkpoint)
         is_judged_anew = state.judged_by != _judged_by(self.run)
         if is_judged_anew:
             notes.append("the best evaluation is forgotten: other data or another metric judge")
         # Another run's best checkpoint lies elsewhere and cannot be left behind here.
-        if is_judged_anew or checkpoint.resolve().parent != self.directory.path.resolve():
+        if is_judged_anew or branches:
             state.best_metric = state.best_step = None
             state.evaluations_without_gain = 0
         return checkpoint, state, notes

@@ -82,6 +82,18 @@ def test_a_run_that_died_is_resumable_only_with_a_checkpoint(
     )
 
 
+def test_a_run_that_branched_off_goes_on_before_it_has_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    branch = RunDirectory(tmp_path / "branch")
+    branch.claim(resume=tmp_path / "run" / "checkpoint-3")
+    branch.release()
+    table = rows(branch.path, capsys)
+    assert table["status"].startswith("resumable (died")
+    assert table["branched from"] == str(tmp_path / "run" / "checkpoint-3")
+    assert table["go on with"].endswith("train.resume_from_checkpoint=true")
+
+
 def test_a_failed_run_tells_why(
     directory: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +187,7 @@ def test_scripts_get_the_facts_without_wording(
         "loss": 1.23456,
         "nonfinite_steps": [],
         "failed_saves": [],
+        "branched_from": None,
         "latest_checkpoint": None,
         "best_checkpoint": None,
         "results": {},

@@ -310,6 +310,8 @@ def test_checkpoints_are_the_committed_ones_by_step(directory: RunDirectory) -> 
         commit(directory, step)
     (directory.path / "checkpoint-200").mkdir()  # not committed
     commit(directory, 300).rename(directory.path / "checkpoint-old")
+    commit(directory, 400).rename(directory.path / "checkpoint-0400")
+    (directory.path / "checkpoint-500").symlink_to("checkpoint-100")
     assert [step for step, _ in directory.checkpoints()] == [9, 90, 100]
     assert directory.latest_checkpoint == directory.path / "checkpoint-100"
 

@@ -80,38 +80,39 @@ def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> 
     """The checkpoint that train.resume_from_checkpoint means; None: start from the beginning.
 
     Reads no shard: `CheckpointStore.verified` does.
-    Raises BadInput if the named one is none, if all that are committed are damaged, or if the
-    config, compared with it, changes what must stay.
+    Raises BadInput if the named one is none, if all that are there are damaged (the newest, where
+    checkpoint.strict), or if the config, compared with it, changes what must stay.
     """
-    wanted = run.config.train.resume_from_checkpoint
-    if wanted is False:
-        return None
-    if wanted is True:
-        candidates = [path for _, path in reversed(directory.checkpoints())]
-    else:
-        candidates = [Path(wanted).resolve()]
-    if not candidates and not directory.uncommitted():
+    candidates = _candidates(run.config.train.resume_from_checkpoint, directory)
+    if not candidates:
         return None
     if run.config.checkpoint.strict:
         del candidates[1:]
-    damages = [
-        Problem(KEY, f"{path}: has no COMMIT", "restore it, or start anew elsewhere")
-        for _, path in directory.uncommitted()
-        if wanted is True
-    ]
+    damages = []
     for checkpoint in candidates:
         try:
             manifest = _committed(checkpoint)
         except Damaged as damaged:
-            damages.append(
-                Problem(KEY, f"{checkpoint}: {damaged}", "name another checkpoint-<step>")
-            )
+            mend = "restore it, or name another checkpoint-<step>"
+            damages.append(Problem(KEY, f"{checkpoint}: {damaged}", mend))
             continue
         problems, _ = _compared(run, directory, checkpoint, manifest, world_size)
         if problems:
             raise BadInput(problems)
         return checkpoint
     raise BadInput(damages)
+
+
+def _candidates(wanted: bool | str | Path, directory: RunDirectory) -> list[Path]:
+    """What may be gone on from, in the order to try. `true` in a run that branched off and has no
+    checkpoint of its own yet means what it branched off from."""
+    if wanted is False:
+        return []
+    if wanted is not True:
+        return [Path(wanted).resolve()]
+    own = [path for _, path in reversed(directory.named_checkpoints())]
+    origin = directory.branched_from
+    return own or ([] if origin is None else [origin])
 
 
 def resume_notes(run: Run, directory: RunDirectory, checkpoint: Path, world_size: int) -> list[str]:
@@ -143,7 +144,7 @@ def _compared(
 ) -> tuple[list[Problem], list[str]]:
     """What must not differ and does, and notes on what may."""
     before, now = manifest.fingerprint, resume_fingerprint(run, world_size)
-    branches = checkpoint.resolve().parent != directory.path.resolve()
+    branches = not directory.holds(checkpoint)
     problems, notes = [], []
     for key, then, here in _changes(before, now):
         free = key.startswith(FREE_TO_BRANCH) and key not in TIED_TO_SHARDS

@@ -209,8 +209,7 @@ class CheckpointStore:
         for candidate in self._world.broadcast([checkpoint, *older]):
             manifest, found = self._read(candidate)
             if manifest is not None and not found:
-                inside = candidate.resolve().parent == self._directory.path.resolve()
-                self._verified = manifest.step if inside else None
+                self._verified = manifest.step if self._directory.holds(candidate) else None
                 self._num_bytes = manifest.num_bytes
                 return candidate, refused
             refused.append(f"{candidate} is not used: {'; '.join(found)}")

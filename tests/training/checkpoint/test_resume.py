@@ -148,9 +148,26 @@ def test_a_checkpoint_without_commit_is_told_of(here: Path) -> None:
     (note,) = resume_notes(run, directory, checkpoint, 1)
     assert note.startswith("run/checkpoint-6 is not used: COMMIT: cannot be read")
     Path("run/checkpoint-3/COMMIT").unlink()
-    assert [problem.partition(";")[0] for problem in refusal(run, directory)] == [
-        f"train.resume_from_checkpoint: run/checkpoint-{step}: has no COMMIT" for step in (3, 6)
-    ]
+    said = [problem.partition(" (")[0] for problem in refusal(run, directory)]
+    no_commit = "COMMIT: cannot be read"
+    assert said == [f"{RESUME[:-1]}: run/checkpoint-{step}: {no_commit}" for step in (6, 3)]
+
+
+def test_strict_stops_at_the_newest_whatever_it_lacks(here: Path) -> None:
+    directory = saved(run_of(), 3, 6)
+    strict = run_of(RESUME + "true", "checkpoint.strict=true")
+    Path("run/checkpoint-6/COMMIT").unlink()
+    (said,) = refusal(strict, directory)
+    assert said.startswith(f"{RESUME[:-1]}: run/checkpoint-6: COMMIT: cannot be read")
+
+
+def test_a_link_that_is_named_as_a_checkpoint_is_none(here: Path) -> None:
+    directory = saved(run_of(), 3)
+    Path("run/checkpoint-6").symlink_to("checkpoint-3")
+    assert directory.latest_checkpoint == Path("run/checkpoint-3")
+    assert checkpoint_to_resume(run_of(RESUME + "true"), directory, 1) == Path("run/checkpoint-3")
+    (said,) = refusal(run_of(RESUME + "true", "checkpoint.strict=true"), directory)
+    assert "checkpoint-6: not a plain file or directory" in said
 
 
 def test_who_branches_off_may_choose_rates_schedule_and_seed(here: Path) -> None:
@@ -168,6 +185,37 @@ def test_who_branches_off_may_choose_rates_schedule_and_seed(here: Path) -> None
     ]
     for word in ("optim.optim=sgd", "optim.layerwise_lr_decay=0.5", "model.dropout=0.5"):
         assert refusal(run_of(word, RESUME + "run/checkpoint-3"), elsewhere)
+
+
+def test_a_run_that_branched_off_goes_on_from_there_until_it_has_its_own(here: Path) -> None:
+    origin = saved(run_of(), 3).path.resolve() / "checkpoint-3"
+    branch = RunDirectory("branch")
+    words = ["train.output_dir=branch", "optim.learning_rate=1e-3"]
+    run = run_of(*words, RESUME + "true")
+    for resume in ("run/checkpoint-3", True):  # and each time it dies
+        branch.claim(resume=resume)
+        branch.release()
+        assert branch.observe()["status"] == "resumable"
+        assert checkpoint_to_resume(run, branch, 1) == origin
+    (note,) = resume_notes(run, branch, origin, 1)
+    assert note.startswith("optim.learning_rate is 0.001 from here on")
+    assert refusal(run_of(*words, "optim.optim=sgd", RESUME + "true"), branch)
+    assert checkpoint_to_resume(run_of(*words, RESUME + "false"), branch, 1) is None
+    origin.rename(origin.with_name("gone"))
+    (said,) = refusal(run, branch)  # and not from the pretrained weights, in silence
+    assert f"{origin}: checkpoint-3: cannot be read (No such file" in said
+    origin.with_name("gone").rename(origin)
+    store = CheckpointStore(branch, SmallWorld(), None, resume_fingerprint(run, 1), False)
+    assert store.save(SmallEngine(), TrainerState(step=5)).path
+    assert checkpoint_to_resume(run, branch, 1) == Path("branch/checkpoint-5")
+
+
+def test_a_start_from_the_beginning_forgets_what_the_run_branched_off_from(here: Path) -> None:
+    branch = RunDirectory("branch")
+    for resume in (here / "run" / "checkpoint-3", False, True):
+        branch.claim(resume=resume)
+        branch.release()
+    assert branch.branched_from is None
 
 
 def test_other_versions_and_threads_are_noted(here: Path) -> None:
