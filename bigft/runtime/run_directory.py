@@ -95,9 +95,24 @@ class RunDirectory:
             raise
         return run
 
+    def require_ours(self) -> None:
+        """Raises LockLost unless the claim still stands: right before anything is published."""
+        try:
+            is_ours, holder = self._lock.is_ours(), self._lock.holder()
+        except BadInput as strange:  # a LOCK that is none
+            raise LockLost(str(strange)) from None
+        if not is_ours:
+            raise LockLost(
+                f"{self.path} was taken over by {holder}" if holder else f"{self.path} has no LOCK"
+            )
+
     def is_ours(self) -> bool:
-        """Whether the claim still stands: to be asked right before anything is committed."""
-        return self._lock.is_ours()
+        """The same as an answer."""
+        try:
+            self.require_ours()
+        except LockLost:
+            return False
+        return True
 
     def release(self) -> None:
         """Gives the directory up; a parent's claim stays."""
@@ -106,12 +121,7 @@ class RunDirectory:
     # -- run.json ----------------------------------------------------------------------------
 
     def update(self, **facts: Any) -> None:
-        """Changes the given keys of run.json, atomically: status, why, exit_code, ...
-
-        Raises: LockLost if another run holds the directory by now.
-        """
-        if not self.is_ours():
-            raise LockLost(f"{self.path} was taken over by {self._lock.holder()}")
+        """Changes the given keys of run.json, atomically: status, why, exit_code, ..."""
         run = {**self.read(), **facts, "updated": time.time()}
         self._replace(self.run_file, strict_json(run, indent=2))
 
@@ -332,15 +342,19 @@ class RunDirectory:
         return BadInput(Problem("train.output_dir", what, mend))
 
     def _replace(self, path: Path, text: str) -> None:
-        """Old content or new, never half: a reader or a crash may come at any moment."""
+        """Old content or new, never half: a reader or a crash may come at any moment.
+
+        Raises: LockLost if another run holds the directory by now.
+        """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(text if text.endswith("\n") else text + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+            self.require_ours()
             os.replace(temporary, path)
-        except OSError:
+        except (OSError, LockLost):
             temporary.unlink(missing_ok=True)
             raise
 

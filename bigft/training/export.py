@@ -13,7 +13,10 @@ import torch
 from safetensors import safe_open
 
 from bigft.models.heads.swap import base_model
+from bigft.runtime.lock import LockLost
 from bigft.runtime.process_group import World
+from bigft.runtime.run_directory import RunDirectory
+from bigft.training.checkpoint.files import sync_directory, sync_tree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,14 +26,16 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def export_model(
-    engine: Any, tokenizer: PreTrainedTokenizerBase, directory: Path, world: World
+    engine: Any, tokenizer: PreTrainedTokenizerBase, directory: RunDirectory, world: World
 ) -> None:
-    """Writes the engine's weights, in the dtype they compute in, and the tokenizer. Collective.
+    """Writes the engine's weights, in the dtype they compute in, and the tokenizer, to `model/`.
+    Collective.
 
     Of a model in peft's shell the adapter alone, in peft's layout; its config.json is that of the
     model it belongs on, with the labels.
-    The directory is replaced as a whole, after every tensor of the files was compared with the
-    live one. Raises RuntimeError if one differs.
+    That is replaced as a whole, after every tensor of the files was compared with the live one.
+    Raises RuntimeError if one differs; LockLost, on all ranks, if the run directory is another
+    run's by now.
     """
     model, is_sharded = engine.module, engine.zero_optimization_stage() == 3
     is_adapter = hasattr(model, "peft_config")
@@ -40,6 +45,7 @@ def export_model(
         state_dict = _gathered(model.state_dict(keep_vars=True).items(), is_sharded, world)
         for name in model._keys_to_ignore_on_save or ():  # computed anew when the model is loaded
             state_dict.pop(name, None)
+    lost = ""
     if world.is_first:
 
         def write(place: Path) -> None:
@@ -50,16 +56,27 @@ def export_model(
             tokenizer.save_pretrained(place)
             check_stored(place, state_dict)
 
-        replace_directory(directory, write)
-    world.barrier()
+        try:
+            replace_directory(directory.model, write, directory.require_ours)
+        except LockLost as error:
+            lost = str(error)
+    if lost := world.broadcast(lost):
+        raise LockLost(lost)
 
 
-def replace_directory(directory: Path, write: Callable[[Path], None]) -> None:
-    """The directory with what `write` puts into it: all of it, or as it was before."""
+def replace_directory(
+    directory: Path, write: Callable[[Path], None], check: Callable[[], None] = lambda: None
+) -> None:
+    """The directory with what `write` puts into it, on the disk: all of it, or as it was before.
+
+    check: called right before the new one takes its place; may raise.
+    """
     temporary = directory.with_name(f".tmp-{directory.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         write(temporary)
+        sync_tree(temporary)
+        check()
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -68,6 +85,7 @@ def replace_directory(directory: Path, write: Callable[[Path], None]) -> None:
     if directory.exists():
         os.replace(directory, trash)
     os.replace(temporary, directory)
+    sync_directory(directory.parent)
     shutil.rmtree(trash, ignore_errors=True)
 
 

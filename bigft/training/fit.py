@@ -189,7 +189,7 @@ class _Rank:
             loop.save_and_stop(stopped, weights_of=step)
             return None
         self.tick("exporting")
-        export_model(engine, self.run.tokenizer, self.directory.model, self.world)
+        export_model(engine, self.run.tokenizer, self.directory, self.world)
         engine.destroy()
         gc.collect()
         if self.world.device.type == "cuda":

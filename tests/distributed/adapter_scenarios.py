@@ -14,6 +14,7 @@ from bigft.models.adapt import adapt_model, load_options
 from bigft.models.heads.lm import attach_lm_head
 from bigft.models.load import load_model, load_model_config
 from bigft.runtime.process_group import World
+from bigft.runtime.run_directory import RunDirectory
 from bigft.training.engine import build_engine
 from bigft.training.export import export_model
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
@@ -75,7 +76,7 @@ def export_adapter(world: World, directory: str, method: str) -> list[Any]:
     """Exports after two steps on the model in `base`; the logits that the engine answers with."""
     engine = engine_of(world, Path(directory, "base"), 3, method)
     steps(engine, world, 2)
-    export_model(engine, letter_tokenizer(), Path(directory, "model"), world)
+    export_model(engine, letter_tokenizer(), RunDirectory(directory), world)
     engine.eval()
     ids_BT = torch.arange(4, 22).view(2, 9)
     with torch.no_grad():

@@ -177,6 +177,26 @@ def test_a_run_of_another_host_is_believed(directory: RunDirectory) -> None:
     assert directory.read()["status"] == "running", "it is the other's run now"
 
 
+@pytest.mark.parametrize("lock", [None, "", "{}"], ids=["none", "empty", "a stranger's"])
+def test_what_a_run_leaves_is_not_published_once_the_lock_is_lost(
+    directory: RunDirectory, lock: str | None
+) -> None:
+    directory.claim(resume=False)
+    directory.write_config("seed: 1\n")
+    before = {path: path.read_bytes() for path in directory.path.glob("*.*")}
+    (directory.path / "LOCK").unlink()
+    if lock is not None:
+        (directory.path / "LOCK").write_text(lock)
+    for publish in (
+        lambda: directory.update(status="finished"),
+        lambda: directory.write_config("seed: 2\n"),
+        lambda: directory.write_results({"train_loss": 0.5}),
+    ):
+        with pytest.raises(LockLost):
+            publish()
+    assert {path: path.read_bytes() for path in directory.path.glob("*.*")} == before
+
+
 # -- crashes --------------------------------------------------------------------------------------
 
 

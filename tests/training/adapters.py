@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +41,6 @@ def finished_run(*overrides: str) -> tuple[RunDirectory, Run, Any]:
     directory = RunDirectory(config.train.output_dir)
     directory.claim(resume=False)
     directory.write_config(resolved_yaml(config))
-    export_model(engine(model), run.tokenizer, Path(directory.model), ALONE)
+    export_model(engine(model), run.tokenizer, directory, ALONE)
     directory.update(status="finished", exit_code=0)
     return directory, run, model

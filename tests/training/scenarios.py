@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bigft.config.deepspeed import deepspeed_config
 from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
 from bigft.models.heads.token import attach_token_head
+from bigft.runtime.lock import LockLost
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.build import prepare
@@ -115,12 +117,26 @@ def export(world: World, directory: str, stage: int, auto_class: str) -> list[An
     ids_BT = torch.arange(4, 22).view(2, 9)
     if auto_class == HEADED:
         train(engine, 2)
-    export_model(engine, letter_tokenizer(), Path(directory, "model"), world)
+    export_model(engine, letter_tokenizer(), RunDirectory(directory), world)
     engine.eval()
     with torch.no_grad():
         if auto_class == HEADED:
             return engine(labels_BT=ids_BT % 5, input_ids=ids_BT).logits_BTC.tolist()
         return engine(input_ids=ids_BT).logits.tolist()
+
+
+def export_where_the_lock_is_lost(world: World, directory: str) -> str:
+    """What each rank is told when another host takes the directory over during the export."""
+    run = RunDirectory(directory)
+    if world.is_first:
+        run.claim(resume=False)
+        lock = run.path / "LOCK"
+        lock.write_text(json.dumps(json.loads(lock.read_text()) | {"host": "another", "pid": 1}))
+    try:
+        export_model(engine_of(world, 0, HEADED), letter_tokenizer(), run, world)
+    except LockLost as lost:
+        return str(lost)
+    return ""
 
 
 def evaluate_split(world: World, config: dict[str, Any], batch_size: int) -> dict[str, Any]:

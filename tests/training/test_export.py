@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import LABELS, letter_tokenizer, tiny_model
 from training.adapters import ALONE, engine, finished_run
-from training.scenarios import HEADED, export
+from training.scenarios import HEADED, export, export_where_the_lock_is_lost
 
 from bigft.models.heads.token import attach_token_head
 from bigft.runtime.process_group import World
+from bigft.runtime.run_directory import RunDirectory
 from bigft.training import export as export_module
 from bigft.training.export import export_model
 
@@ -25,7 +27,7 @@ TIED = {"cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weigh
 
 
 def write(model: Any, directory: Path) -> Path:
-    export_model(engine(model), letter_tokenizer(), directory / "model", ALONE)
+    export_model(engine(model), letter_tokenizer(), RunDirectory(directory), ALONE)
     return directory / "model"
 
 
@@ -80,6 +82,40 @@ def test_an_older_export_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert not (directory / "leftover.txt").exists()
     assert transformers.AutoConfig.from_pretrained(directory).num_labels == 2
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.distributed
+def test_a_run_that_lost_its_directory_replaces_no_model(tmp_path: Path) -> None:
+    """It is asked after all is written, and every rank is told."""
+    before = (write(tiny_model(), tmp_path) / "model.safetensors").read_bytes()
+    told = run_ranks(export_where_the_lock_is_lost, 2, str(tmp_path))
+    assert told == [f"{tmp_path} was taken over by process 1 on another"] * 2
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "LOCK", "run.json", "logs"}
+
+
+def test_all_is_on_the_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    unsynced: list[Path] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record(number: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{number}")))
+        fsync(number)
+
+    def look(source: Path, target: Path) -> None:
+        if Path(target).name == "model":
+            unsynced.extend({source, *source.rglob("*")} - {*synced})
+            synced.clear()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(os, "replace", look)
+    write(tiny_model(), tmp_path)
+    assert unsynced == []
+    assert synced == [tmp_path]
 
 
 def _one_bit(tensors: dict[str, torch.Tensor]) -> None:
@@ -165,5 +201,5 @@ def test_an_adapter_that_differs_from_the_live_one_is_not_put_in_place(
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     second = World(1, 1, 1, torch.device("cpu"), None)
-    export_model(engine(tiny_model()), letter_tokenizer(), tmp_path / "model", second)
+    export_model(engine(tiny_model()), letter_tokenizer(), RunDirectory(tmp_path), second)
     assert not list(tmp_path.iterdir())

@@ -99,7 +99,19 @@ def write_durably(path: Path, text: str) -> Stamp:
 def sync_directory(path: Path) -> None:
     """The names in the directory are on the disk when it returns."""
     failpoint("checkpoint.fsync")
-    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path)
+
+
+def sync_tree(path: Path) -> None:
+    """All that is in the directory, and what it is called there, is on the disk when it returns."""
+    for place, _, names in os.walk(path):
+        for name in names:
+            _sync(Path(place, name))
+        _sync(Path(place))
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(number)
     finally:

@@ -121,8 +121,6 @@ class CheckpointStore:
                 return None, f"{free_gb:.2f} GB are free, the last one took {needed_gb:.2f} GB"
             temporary = place / retention.temporary_name(step)
             make_directory(temporary)
-        except BadInput:  # a LOCK that is none
-            return None, LOST
         except OSError as error:
             return None, f"cannot write to {place}: {error.strerror}"
         return temporary, ""
