@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -43,22 +44,32 @@ def collect(directory: RunDirectory, reads_all: bool, step: int | None) -> list[
     directory.read()
     found = directory.named_checkpoints()
     newest, best = directory.latest_checkpoint, directory.best
-    if step is not None and step not in dict(found):
-        steps = ", ".join(str(there) for there, _ in found) or "none"
-        what = f"no checkpoint of step {step} in {directory.path}"
-        raise BadInput(Problem("bigft checkpoint", what, f"there are: {steps}"))
-    return [
+    rows = [
         {
             "step": at,
             "path": str(path),
-            "time": path.stat().st_mtime,
             "newest": path == newest,
             "best": best is not None and path.resolve() == best,
-            **_state(path, reads_all),
+            **seen,
         }
         for at, path in found
-        if step in (None, at)
+        if step in (None, at) and (seen := _seen(path, reads_all)) is not None
     ]
+    if step is not None and not rows:
+        steps = ", ".join(str(there) for there, _ in found) or "none"
+        what = f"no checkpoint of step {step} in {directory.path}"
+        raise BadInput(Problem("bigft checkpoint", what, f"there are: {steps}"))
+    return rows
+
+
+def _seen(path: Path, reads_all: bool) -> dict[str, Any] | None:
+    """Its state and time. None where a live run has collected it, which is asked after it was read:
+    until then it may look damaged."""
+    state = _state(path, reads_all)
+    try:
+        return {"time": os.lstat(path).st_mtime, **state}
+    except FileNotFoundError:
+        return None
 
 
 def _state(path: Path, reads_all: bool) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class Lock:
             return
         self._end_of_beats.set()
         # What cannot be removed, on a disk that is full or gone, names a process that is dead soon.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, BadInput):  # or is no LOCK any more
             self._succeed([_Seen(self._claimed, 0)], None)
         self._claimed = self._end_of_beats = None
 
@@ -239,7 +239,7 @@ def _read(file: Path) -> _Seen | None:
         with file.open("rb") as opened:  # a network file system asks the server when it opens
             content = json.load(opened)
             return _Seen(Holder(**content), os.fstat(opened.fileno()).st_mtime_ns)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
         what = f"not the LOCK of a bigft run ({error})"

@@ -12,6 +12,8 @@ from training.checkpoint.small import save
 
 from bigft.cli import main
 from bigft.runtime.run_directory import RunDirectory
+from bigft.training.checkpoint.manifest import Manifest
+from bigft.training.checkpoint.retention import discard
 
 
 @pytest.fixture
@@ -90,6 +92,32 @@ def test_scripts_get_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None
         "state": "damaged",
         "problems": ["ds/shard-0.pt: its bytes are not those that were written"],
     }
+
+
+@pytest.mark.parametrize("action", ["list", "verify"])
+def test_what_a_live_run_collects_meanwhile_is_left_out(
+    run: Path, capsys: pytest.CaptureFixture[str], action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Manifest.read
+
+    def collected(checkpoint: Path) -> Manifest:
+        manifest = read(checkpoint)
+        if checkpoint.name == "checkpoint-5":
+            discard(checkpoint)
+        return manifest
+
+    monkeypatch.setattr(Manifest, "read", collected)
+    assert main(["checkpoint", action, str(run)]) == 0
+    assert [row[0] for row in lines(capsys)] == ["checkpoint-10", "checkpoint-15"]
+
+
+def test_a_link_that_leads_nowhere_is_no_checkpoint(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "checkpoint-20").symlink_to("nowhere")
+    assert main(["checkpoint", "list", str(run)]) == 1
+    *_, why = capsys.readouterr().out.splitlines()
+    assert why.strip() == "checkpoint-20: not a plain file or directory"
 
 
 def test_what_is_not_there_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

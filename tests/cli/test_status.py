@@ -206,3 +206,6 @@ def test_a_run_that_has_logged_nothing_yet_is_shown(
 def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no run directory: cannot read run\.json"):
         show(str(tmp_path / "nothing"))
+    RunDirectory(tmp_path).claim(resume=False)
+    with pytest.raises(BadInput, match=r"no run directory: cannot read run\.json \(Not a direct"):
+        show(str(tmp_path / "run.json"))
