@@ -6,6 +6,8 @@ import os
 import sys
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bigft.cli.arguments import add_config_arguments, count, read_config
@@ -15,6 +17,7 @@ from bigft.config.sections import RunConfig
 from bigft.runtime import launcher
 from bigft.runtime.events import EventStream, MetricsFile
 from bigft.runtime.launcher import EXIT_RESUMABLE, Launch
+from bigft.runtime.lock import LockLost
 from bigft.runtime.logs import log_to
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import Stopped, StopRequest
@@ -67,17 +70,19 @@ def _num_devices() -> int:
 def _start_ranks(args: Namespace, config: RunConfig, launch: Launch) -> int:
     """Checks and prepares here, so that errors come once and early; then starts the ranks."""
     directory = RunDirectory(config.train.output_dir)
-    if _prepared(config, launch, directory, _stop_request(config)) is None:
-        return EXIT_RESUMABLE
+    prepared = _prepared(config, launch, directory, _stop_request(config))
+    if isinstance(prepared, int):
+        return prepared
     words = [word for word in (args.config, *args.overrides) if word is not None]
     try:
         ended = launcher.run_ranks(
             ["train", *words], launch.world_size, os.environ, directory.log_file
         )
-        directory.ranks_ended(ended)
+        reason = ended.why or f"the ranks ended with {ended.code}"
+        recorded = _recorded(reason, lambda: directory.ranks_ended(ended))
     finally:
         directory.release()
-    return ended.code
+    return ended.code if recorded else EXIT_FAILED
 
 
 def _stop_request(config: RunConfig) -> StopRequest:
@@ -90,81 +95,125 @@ def _stop_request(config: RunConfig) -> StopRequest:
 
 def _prepared(
     config: RunConfig, launch: Launch, directory: RunDirectory, stop: StopRequest
-) -> Run | None:
+) -> Run | int:
     """The run, its data prepared and, for the first rank, its directory claimed: not before, so
-    that a refused start leaves an older run as it is. None if a signal came."""
+    that a refused start leaves an older run as it is. An exit code if a stop was asked for."""
     from bigft.training.preflight import preflight
 
     resume = config.train.resume_from_checkpoint
     try:
         with stop.raising():
             run = preflight(config, launch)
-    except Stopped as stopped:
-        finished = directory.run_file.exists() and directory.read()["status"] == "finished"
-        if launch.rank == 0 and not finished:
-            directory.claim(resume=resume)
-            why = f"{stopped} while data was prepared"
-            directory.update(status="resumable", why=why, exit_code=EXIT_RESUMABLE)
-            directory.release()
-        return None
-    try:
-        with stop.raising():  # it may wait for a minute
             if launch.rank == 0:
-                directory.claim(resume=resume)
-    except Stopped:
-        return None
-    return run
+                directory.claim(resume=resume)  # it may wait for a minute
+            return run
+    except Stopped as stopped:
+        why = f"{stopped} while data was prepared"
+
+    def record() -> None:
+        if directory.is_free() and not directory.is_finished():
+            directory.claim(resume=resume)
+            directory.update(status="resumable", why=why, exit_code=EXIT_RESUMABLE)
+
+    if launch.rank > 0:
+        return EXIT_RESUMABLE
+    said = f"stopped by {why}; nothing is trained yet"
+    try:
+        if not _recorded(said, record):
+            return EXIT_FAILED
+    finally:
+        directory.release()
+    print(f"bigft: {said}", file=sys.stderr)
+    return EXIT_RESUMABLE
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a run ended. status: of run.json, or "crashed" or "interrupted", which it makes of it."""
+
+    status: str
+    why: str
+    code: int
+
+    @classmethod
+    def by(cls, error: BaseException) -> _End:
+        from bigft.runtime.process_group import lost_peer
+        from bigft.training.loop import TrainingFailed
+
+        match error:
+            case BadInput():
+                return cls("failed", str(error), EXIT_BAD_INPUT)
+            case TrainingFailed():
+                return cls("failed", str(error), EXIT_FAILED)
+            case KeyboardInterrupt():
+                return cls("interrupted", "Ctrl-C", EXIT_INTERRUPTED)
+        why = lost_peer(error) or f"{type(error).__name__}: {error}"
+        return cls("crashed", why, EXIT_FAILED)
+
+    def write(self, directory: RunDirectory) -> str:
+        """The status that run.json has now."""
+        if self.status == "crashed":
+            return directory.crashed(self.why, self.code)
+        if self.status == "interrupted":
+            return directory.interrupted()
+        directory.update(status=self.status, why=self.why, exit_code=self.code)
+        return self.status
+
+
+def _recorded(reason: str, record: Callable[[], object]) -> bool:
+    """Whether run.json could be told. Where not, stderr is: the reason first, which matters more
+    than a disk that is full, or a directory that is gone or another run's."""
+    try:
+        record()
+    except (OSError, BadInput, LockLost) as error:
+        print(f"bigft: {reason}; run.json does not say so: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _as_rank(config: RunConfig, launch: Launch) -> int:
     """One rank's whole run; the first one also keeps the run directory's books."""
-    stop, directory, events = (
-        _stop_request(config),
-        RunDirectory(config.train.output_dir),
-        EventStream(),
-    )
+    directory, events = RunDirectory(config.train.output_dir), EventStream()
+    stop = _stop_request(config)
     run = _prepared(config, launch, directory, stop)
-    if run is None:
-        return EXIT_RESUMABLE
-    from bigft.runtime.process_group import lost_peer
-    from bigft.training.loop import TrainingFailed
-
-    status, why, code = "failed", "", EXIT_FAILED
-    results: dict[str, Any] | None = None
+    if isinstance(run, int):
+        return run
     try:
         results = _train(run, launch, directory, events, stop)
-        if results is None:
-            status, why, code = "resumable", f"stopped by {stop.why}", EXIT_RESUMABLE
-        else:
-            status, code = "finished", 0
-    except BadInput as refused:
-        why, code = str(refused), EXIT_BAD_INPUT
-        raise
-    except TrainingFailed as failed:
-        why = str(failed)
-        raise
-    except KeyboardInterrupt:
-        status, why, code = "interrupted", "Ctrl-C", EXIT_INTERRUPTED
-        raise
     except BaseException as error:
-        status, why = "crashed", lost_peer(error) or f"{type(error).__name__}: {error}"
-        raise
+        if _ended(_End.by(error), launch, directory, events) or not isinstance(error, BadInput):
+            raise
+        return EXIT_FAILED
+    end = _End("finished", "", 0)
+    if results is None:
+        end = _End("resumable", f"stopped by {stop.why}", EXIT_RESUMABLE)
+    return end.code if _ended(end, launch, directory, events, results) else EXIT_FAILED
+
+
+def _ended(
+    end: _End,
+    launch: Launch,
+    directory: RunDirectory,
+    events: EventStream,
+    results: dict[str, Any] | None = None,
+) -> bool:
+    """Closes the books, on the first rank; whether run.json holds the end."""
+    if launch.rank > 0:
+        return True
+    status = "failed" if end.status in ("crashed", "interrupted") else end.status
+
+    def record() -> None:
+        nonlocal status
+        status = end.write(directory)
+
+    recorded = _recorded(end.why or end.status, record)
+    code = end.code if recorded else EXIT_FAILED
+    took = {name: results[name] for name in ("step", "train_runtime")} if results else {}
+    try:
+        events.emit("end", status=status, why=end.why, exit_code=code, **took)
     finally:
-        if launch.rank == 0:
-            try:
-                if status == "crashed":
-                    status = directory.crashed(why, code)
-                elif status == "interrupted":
-                    status = directory.interrupted()
-                else:
-                    directory.update(status=status, why=why, exit_code=code)
-            except OSError as error:  # a full disk; what is under way matters more
-                print(f"{directory.run_file} cannot be written: {error}", file=sys.stderr)
-                code = code or EXIT_FAILED
-            took = {name: results[name] for name in ("step", "train_runtime")} if results else {}
-            events.emit("end", status=status, why=why, exit_code=code, **took)
-            directory.release()
-    return code
+        directory.release()
+    return recorded
 
 
 def _train(

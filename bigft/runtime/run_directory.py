@@ -114,6 +114,11 @@ class RunDirectory:
             return False
         return True
 
+    def is_free(self) -> bool:
+        """Whether a claim would not have to wait for, or be refused because of, another run."""
+        holder = self._lock.holder()
+        return holder is None or holder.is_gone or holder.is_us
+
     def release(self) -> None:
         """Gives the directory up; a parent's claim stays."""
         self._lock.release()
@@ -175,6 +180,9 @@ class RunDirectory:
         if not isinstance(run, dict) or "status" not in run:
             raise BadInput(Problem(str(self.run_file), "not the run.json of a bigft run"))
         return run
+
+    def is_finished(self) -> bool:
+        return self.run_file.exists() and self.read()["status"] == "finished"
 
     def observe(self) -> dict[str, Any]:
         """run.json with the truth about a run whose process is gone without a word.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import bigft.cli.train
 from bigft.cli import main
+from bigft.config.errors import BadInput, Problem
 from bigft.runtime import launcher
-from bigft.runtime.launcher import Launch
+from bigft.runtime.launcher import Ended, Launch
+from bigft.runtime.lock import Lock
 from bigft.runtime.run_directory import RunDirectory
 
 REFUSED = "data.train_file=nothing.jsonl"
@@ -93,9 +98,23 @@ def test_settings_that_count_at_process_start_are_in_place_before_anything_is_ch
         main(["train", "config.yaml", REFUSED, "--nproc", "1"])
 
 
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing needs to be prepared."""
+    import bigft.training.preflight
+
+    monkeypatch.setattr(bigft.training.preflight, "preflight", lambda config, launch: "a run")
+
+
+def hand_over(directory: Path) -> None:
+    """Another host's run holds the directory from here on."""
+    lock = directory / "LOCK"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"host": "another", "pid": 1}))
+
+
 @pytest.mark.parametrize("nproc", ["1", "2"])
 def test_a_signal_while_the_data_is_prepared_ends_the_run_so_that_it_can_go_on(
-    place: Path, monkeypatch: pytest.MonkeyPatch, nproc: str
+    place: Path, monkeypatch: pytest.MonkeyPatch, nproc: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import bigft.training.preflight
 
@@ -105,10 +124,86 @@ def test_a_signal_while_the_data_is_prepared_ends_the_run_so_that_it_can_go_on(
 
     monkeypatch.setattr(bigft.training.preflight, "preflight", preflight)
     assert main(["train", "config.yaml", "--nproc", nproc]) == 75
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "bigft: stopped by SIGUSR1 while data was prepared; nothing is trained yet"
     run = RunDirectory("out").read()
     assert (run["status"], run["exit_code"]) == ("resumable", 75)
     assert run["why"] == "SIGUSR1 while data was prepared"
     assert not Path("out/LOCK").exists()
+
+
+@pytest.mark.parametrize("nproc", ["1", "2"])
+def test_a_stop_while_another_host_may_hold_the_directory_leaves_it_as_it_is(
+    place: Path, monkeypatch: pytest.MonkeyPatch, nproc: str, prepared: None
+) -> None:
+    """Whether it does takes a minute to see; a signal ends that."""
+    RunDirectory("out").claim(resume=False)
+    hand_over(Path("out"))
+    before = RunDirectory("out").read()
+    monkeypatch.setattr(
+        Lock, "_stays_silent", lambda self, seen: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    assert main(["train", "config.yaml", "--nproc", nproc]) == 75
+    assert RunDirectory("out").read() == before
+    assert json.loads(Path("out/LOCK").read_text())["host"] == "another"
+
+
+GONE = shutil.rmtree, "no run directory: cannot read run.json"
+LOST = hand_over, "out was taken over by process 1 on another"
+REFUSED_LATE = BadInput(Problem("model.dtype", "no"))
+
+
+@pytest.mark.parametrize(
+    ("lose", "why", "real", "reason"),
+    [
+        (*GONE, None, "finished"),
+        (*LOST, None, "finished"),
+        (*GONE, REFUSED_LATE, "model.dtype: no"),
+        (*LOST, REFUSED_LATE, "model.dtype: no"),
+        (*GONE, RuntimeError("step 13"), "RuntimeError: step 13"),
+    ],
+)
+def test_an_end_that_cannot_be_recorded_is_told_with_its_reason_first(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    prepared: None,
+    lose: Callable[[Path], None],
+    why: str,
+    real: Exception | None,
+    reason: str,
+) -> None:
+    def train(*about: object) -> dict[str, int]:
+        lose(Path("out"))
+        if real is not None:
+            raise real
+        return {"step": 1, "train_runtime": 1}
+
+    monkeypatch.setattr(bigft.cli.train, "_train", train)
+    if isinstance(real, RuntimeError):
+        with pytest.raises(RuntimeError, match="step 13"):
+            main(["train", "config.yaml", "--nproc", "1"])
+    else:
+        assert main(["train", "config.yaml", "--nproc", "1"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"bigft: {reason}; run.json does not say so: ")
+    assert why in said
+
+
+def test_a_parent_that_cannot_record_how_its_ranks_ended_says_so(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    prepared: None,
+) -> None:
+    def run_ranks(*about: object) -> Ended:
+        shutil.rmtree("out")
+        return Ended(137, 1, "rank 1 ended first")
+
+    monkeypatch.setattr(launcher, "run_ranks", run_ranks)
+    assert main(["train", "config.yaml", "--nproc", "2"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("bigft: rank 1 ended first; run.json does not say so: out: no run dir")
 
 
 @pytest.mark.parametrize(
