@@ -148,6 +148,8 @@ class _Rank:
         if is_judged_anew or branches:
             state.best_metric = state.best_step = None
             state.evaluations_without_gain = 0
+        if branches:
+            state.nonfinite_in_a_row = 0  # another rate or seed may be what mends it
         return checkpoint, state, notes
 
     def _built(self, model: Any, state: TrainerState) -> tuple[Any, HeadChoice]:
@@ -203,15 +205,17 @@ class _Rank:
         if not self.run.config.train.load_best_model_at_end or state.best_step == state.step:
             return state.step
         self.tick("loading the best checkpoint")
-        try:
-            self.store.verified(best, fall_back=False)
-        except BadInput as damaged:
-            text = f"model/ holds the last weights, since there is no best checkpoint: {damaged}"
-            self.events.emit("note", text=text)
-            return state.step
-        self.store.load(loop.engine, best)
-        assert state.best_step is not None
-        return state.best_step
+        why = "no evaluation had a score"
+        if state.best_step is not None:
+            try:
+                self.store.verified(best, fall_back=False)
+            except BadInput as damaged:
+                why = f"there is no best checkpoint: {damaged}"
+            else:
+                self.store.load(loop.engine, best)
+                return state.best_step
+        self.events.emit("note", text=f"model/ holds the last weights, since {why}")
+        return state.step
 
 
 def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:

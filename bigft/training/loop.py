@@ -46,6 +46,9 @@ class _Window:
     started: float = field(default_factory=time.monotonic)
     paused: float = 0.0  # seconds of evaluations and saves, which are no training
 
+    def seconds(self, now: float) -> float:
+        return now - self.started - self.paused
+
 
 class Loop:
     """One run's training, from `state.step` to the end or to an agreed stop.
@@ -73,7 +76,10 @@ class Loop:
         self.total_steps = order.total_steps(self._train.num_train_epochs, self._train.max_steps)
         loss = state.loss_sums[world.rank] if state.loss_sums else 0.0
         self._window = _Window(
-            torch.tensor(loss, dtype=torch.float64, device=world.device), state.window_targets
+            torch.tensor(loss, dtype=torch.float64, device=world.device),
+            state.window_targets,
+            state.window_tokens,
+            started=time.monotonic() - state.window_seconds,
         )
         self._learning_rate = self._grad_norm = 0.0
         patience = self._train.early_stopping_patience
@@ -166,13 +172,13 @@ class Loop:
             state.step,
             self._tick,
         )
+        self._grad_norm = done.grad_norm
         if done.nonfinite:
             self._skip(done, batches)
             return
         state.nonfinite_in_a_row = 0
         self._window.loss_sum += done.loss_sum
         self._window.targets += counts.targets
-        self._grad_norm = done.grad_norm
 
     def _skip(self, done: StepDone, batches: list[Batch]) -> None:
         """A step whose loss or gradient was not finite has changed nothing. Collective.
@@ -256,15 +262,18 @@ class Loop:
         return epoch + index / self._order.steps_in_epoch(epoch)
 
     def _log(self) -> None:
-        """Emits the window's means over all ranks and opens the next one. Collective."""
+        """Emits the window's means over all ranks and opens the next one. Collective.
+
+        The loss of a window in which nothing was learnt, all its steps being skipped, is NaN.
+        """
         window, state = self._window, self.state
         (loss_sum,) = self._world.sum([window.loss_sum.item()])
-        seconds = time.monotonic() - window.started - window.paused
+        seconds = window.seconds(time.monotonic())
         self._events.emit(
             "log",
             step=state.step,
             epoch=self.epoch(state.step),
-            loss=loss_sum / max(window.targets, 1),
+            loss=loss_sum / window.targets if window.targets else math.nan,
             learning_rate=self._learning_rate,
             grad_norm=self._grad_norm,
             num_targets=window.targets,
@@ -287,7 +296,9 @@ class Loop:
         if greater is None:
             greater = not name.endswith("loss")
         score, best = scores[name], state.best_metric
-        is_best = best is None or math.isnan(best) or (score > best if greater else score < best)
+        is_best = not math.isnan(score) and (
+            best is None or (score > best if greater else score < best)
+        )
         if is_best:
             state.best_metric, state.best_step = score, state.step
             state.evaluations_without_gain = 0
@@ -363,7 +374,8 @@ class Loop:
             return ""
         self._tick(f"saving step {state.step}")
         state.loss_sums = self._world.gather(self._window.loss_sum.item())
-        state.window_targets = self._window.targets
+        state.window_targets, state.window_tokens = self._window.targets, self._window.tokens
+        state.window_seconds = self._window.seconds(started)
         state.world_size = self._world.size
         saved = self._store.save(self.engine, state)
         seconds = time.monotonic() - started

@@ -17,7 +17,7 @@ from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.build import prepare
-from bigft.training.checkpoint import checkpoint_to_resume
+from bigft.training.checkpoint import TrainerState, checkpoint_to_resume
 
 pytestmark = pytest.mark.distributed
 
@@ -97,6 +97,12 @@ def test_sums_since_the_last_log_line_survive_a_checkpoint(
     (again,) = run_ranks(train, 1, config("run", train__resume_from_checkpoint=True))[0]
     assert losses(again) == {8: losses(whole)[8]}
     assert again[1]["train_loss"] == whole[1]["train_loss"]
+    tokens = {e["step"]: e["num_tokens"] for e in whole[0] if e["event"] == "log"}
+    assert [e["num_tokens"] for e in again[0] if e["event"] == "log"] == [tokens[8]]
+    ended = TrainerState.read(directory / "checkpoint-8")
+    assert ended.total_tokens == sum(tokens.values())
+    cut = TrainerState.read(directory / "checkpoint-6")
+    assert 0 < cut.window_seconds < ended.training_seconds - cut.training_seconds
 
 
 def test_a_run_continued_with_the_other_head_says_so(

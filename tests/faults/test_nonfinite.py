@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from distributed.ranks import run_ranks
+from distributed.scenarios import train
 from faults.sick_steps import (
     SICK,
     STEPS,
@@ -19,6 +20,8 @@ from faults.sick_steps import (
     reads_in_a_step,
     train_sick,
 )
+
+from bigft.training.checkpoint import TrainerState
 
 Config = dict[str, Any]
 pytestmark = pytest.mark.distributed
@@ -115,8 +118,43 @@ def test_a_run_goes_on_after_sick_steps_and_tells_their_samples(
         assert all(where.rpartition(":")[0] == str(data) for where in event["samples"])
     logs = [event for event in events if event["event"] == "log"]
     assert [event["num_targets"] > 0 for event in logs] == [True, False, False, True, False, True]
-    assert all(math.isfinite(event["loss"]) for event in logs)
+    # A step that was skipped says what it was: nothing was learnt, of a gradient that was Inf.
+    learnt = [event["num_targets"] > 0 for event in logs]
+    assert [math.isfinite(event["loss"]) for event in logs] == learnt
+    assert [math.isfinite(event["grad_norm"]) for event in logs] == learnt
     assert math.isfinite(results["train_loss"])
+
+
+def test_an_evaluation_without_a_score_is_never_the_best(
+    config_for: Callable[..., Config], write_data: Callable[..., Path]
+) -> None:
+    """The first step makes weights that answer NaN ever after. Who branches off may mend that:
+    the sick steps before count no more."""
+    data = write_data([3, 5, 8, 2, 7, 4, 6, 1])
+    keys: Config = {
+        "data__validation_file": [str(data)],
+        "optim__learning_rate": 1e30,
+        "train__eval_strategy": "steps",
+        "train__eval_steps": 1,
+        "train__save_strategy": "steps",
+        "train__save_steps": 3,
+        "train__metric_for_best_model": "loss",
+        "train__load_best_model_at_end": True,
+        "train__early_stopping_patience": 4,
+    }
+    sick = config_for("sick", data, train__max_steps=3, **keys)
+    ((events, results),) = run_ranks(train, 1, [sick])[0]
+    assert math.isnan(results["eval_loss"])
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert notes[-1] == "model/ holds the last weights, since no evaluation had a score"
+    checkpoint = Path(sick["train"]["output_dir"], "checkpoint-3")
+    state = TrainerState.read(checkpoint)
+    assert (state.best_metric, state.best_step, state.evaluations_without_gain) == (None, None, 3)
+    assert state.nonfinite_in_a_row == 2
+
+    keys |= {"train__resume_from_checkpoint": str(checkpoint), "train__max_steps": 5}
+    ((events, _),) = run_ranks(train, 1, [config_for("branch", data, **keys)])[0]
+    assert [event["in_a_row"] for event in events if event["event"] == "nonfinite"] == [1, 2]
 
 
 def test_a_run_ends_after_so_many_sick_steps_in_a_row(

@@ -19,7 +19,7 @@ class TrainerState:
     judged_by: that metric, its direction and the data it is measured on.
     evaluations_without_gain: for early stopping.
     loss_sums, since the last log line, by rank: fp64, so that the next line has the same bits.
-    targets, tokens, skipped_steps: since the last log line, and of the whole run.
+    window_*: since the last log line; total_*, training_seconds, skipped_steps: up to it.
     nonfinite_steps, nonfinite_in_a_row: skipped for a loss or gradient that was not finite.
     failed_saves: checkpoints that could not be written; save_seconds: of the slowest so far.
     evaluation_due: the step's evaluation was not done when this was saved.
@@ -34,6 +34,8 @@ class TrainerState:
     evaluations_without_gain: int = 0
     loss_sums: list[float] = field(default_factory=list)
     window_targets: int = 0
+    window_tokens: int = 0
+    window_seconds: float = 0.0
     total_loss: float = 0.0
     total_targets: int = 0
     total_tokens: int = 0

@@ -127,6 +127,8 @@ def test_the_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
         evaluations_without_gain=1,
         loss_sums=[1 / 3, 2 / 3, 1e-300],
         window_targets=11,
+        window_tokens=12,
+        window_seconds=0.25,
         total_loss=2 / 7,
         total_targets=100,
         total_tokens=1000,
