@@ -212,7 +212,8 @@ class ParallelConfig(Section):
     deepspeed: Path | None = None
     """JSON file of further DeepSpeed keys; one that contradicts this file is an error."""
     ddp_timeout: Count = 1800
-    """Seconds without progress after which all ranks dump their stacks and the run ends."""
+    """Seconds without progress after which all ranks dump their stacks and the run ends; loading
+    the model, and exporting it at the end, must each take less."""
     replica_check_steps: Count | None = 500
     """Steps between two comparisons of the weights that every rank has a copy of; null: never."""
 

@@ -61,10 +61,11 @@ def fit(
 
     train, started = run.config.train, time.monotonic()
     fingerprint, strict = resume_fingerprint(run, world.size), run.config.checkpoint.strict
-    store = CheckpointStore(directory, world, train.save_total_limit, fingerprint, strict)
     log = directory.log_file(world.rank)
     with Watchdog(world, run.config.parallel.ddp_timeout, log, hangs) as watchdog:
-        rank = _Rank(run, world, events, directory, store, watchdog.tick)
+        limit, tick = train.save_total_limit, watchdog.tick
+        store = CheckpointStore(directory, world, limit, fingerprint, strict, tick)
+        rank = _Rank(run, world, events, directory, store, tick)
         loop = rank.begin(model, stop, checkpoint)
         if not loop.run():
             return None

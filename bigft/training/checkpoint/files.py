@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,12 @@ from bigft.runtime.failpoints import failpoint
 
 new_hash = hashlib.sha256
 LARGE = 1 << 20  # bytes from which on hashing beside the write is worth a thread's wake-up
-PIECE = 1 << 25  # bytes after which the disk is told to begin
+PIECE = 1 << 25  # bytes after which the disk is told to begin, and the watchdog that we got on
+Tick = Callable[[], object]
+
+
+def no_tick() -> None:
+    """For who needs not tell that the work goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +36,11 @@ class HashingFile:
     """A new file; what is written to it is hashed beside the write, which both leave Python's lock.
 
     Raises OSError as the disk does; `error` is the first one, since callers in C++ hide it.
+    tick: called after each PIECE, and once all is on the disk.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tick: Tick = no_tick) -> None:
+        self._tick = tick
         self.error: OSError | None = None
         self._size, self._hash = 0, new_hash()
         self._handed_over = 0  # bytes that the disk was told to begin with
@@ -69,6 +77,7 @@ class HashingFile:
             number = self._file.fileno()
             os.posix_fadvise(number, self._handed_over, begun, os.POSIX_FADV_DONTNEED)
             self._handed_over = self._size
+            self._tick()
 
     def flush(self) -> None:
         """torch.save calls it; what counts is the flush in `__exit__`."""
@@ -87,11 +96,12 @@ class HashingFile:
                 self._file.flush()
                 failpoint("checkpoint.fsync")
                 os.fsync(self._file.fileno())
+                self._tick()
 
 
-def write_durably(path: Path, text: str) -> Stamp:
+def write_durably(path: Path, text: str, tick: Tick = no_tick) -> Stamp:
     """Makes the file; it may not exist."""
-    with HashingFile(path) as file:
+    with HashingFile(path, tick) as file:
         file.write(text.encode())
     return file.stamp
 

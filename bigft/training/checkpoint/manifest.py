@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from bigft.training.checkpoint.files import Stamp
+from bigft.training.checkpoint.files import Stamp, Tick, no_tick
 
 SHARDS = "ds"  # DeepSpeed's tag: the subdirectory with its files
 STATE = "trainer.json"
@@ -84,8 +84,9 @@ class Manifest:
                 raise Damaged(f"{MANIFEST}: names {name!r}, which is no file of a checkpoint")
         return manifest
 
-    def problems(self, checkpoint: Path, ranks: Iterable[int]) -> list[str]:
-        """What is wrong with the files that these ranks wrote; reads them whole."""
+    def problems(self, checkpoint: Path, ranks: Iterable[int], tick: Tick = no_tick) -> list[str]:
+        """What is wrong with the files that these ranks wrote; reads them whole, and ticks after
+        each."""
         try:
             shards = checkpoint / SHARDS
             _check(shards, os.lstat(shards), stat.S_ISDIR)
@@ -102,6 +103,7 @@ class Manifest:
                     _verify(checkpoint, name, stamp)
                 except Damaged as damaged:
                     found.append(str(damaged))
+                tick()
         return found
 
     def check_state(self, checkpoint: Path) -> None:

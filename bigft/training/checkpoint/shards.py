@@ -16,7 +16,7 @@ from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngi
 from torch import nn
 
 from bigft.config.errors import BadInput, Problem
-from bigft.training.checkpoint.files import HashingFile, Stamp, make_directory
+from bigft.training.checkpoint.files import HashingFile, Stamp, Tick, make_directory, no_tick
 from bigft.training.checkpoint.manifest import SHARDS
 
 
@@ -32,13 +32,17 @@ class SafeCheckpointEngine(CheckpointEngine):
         self.name = "bigft"
         self._written: dict[Path, Stamp] = {}
         self._why = ""
+        self._tick: Tick = no_tick
 
-    def save_shards(self, engine: Any, checkpoint: Path) -> tuple[dict[str, Stamp], str]:
+    def save_shards(
+        self, engine: Any, checkpoint: Path, tick: Tick
+    ) -> tuple[dict[str, Stamp], str]:
         """What this rank wrote under `checkpoint`/ds, by name; and why not all of it, or "".
 
         Frozen parameters are not in it. Collective: all ranks return, whatever fails on one.
+        tick: called as often as the disk takes something.
         """
-        self._written, self._why = {}, ""
+        self._written, self._why, self._tick = {}, "", tick
         with _as_bigft_saves(engine):
             engine.save_checkpoint(
                 str(checkpoint), tag=SHARDS, save_latest=False, exclude_frozen_parameters=True
@@ -82,7 +86,7 @@ class SafeCheckpointEngine(CheckpointEngine):
     def save(self, state_dict: Any, path: str) -> None:
         shard, file = Path(path), None
         try:
-            with without_crc32(), HashingFile(shard) as file:
+            with without_crc32(), HashingFile(shard, self._tick) as file:
                 torch.save(_plain(state_dict), cast(IO[bytes], file))  # it only writes
             self._written[shard] = file.stamp
         except Exception as error:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint import retention
 from bigft.training.checkpoint.files import (
     Stamp,
+    Tick,
     make_directory,
     rename,
     sync_directory,
@@ -64,6 +67,7 @@ class CheckpointStore:
 
     fingerprint: what a run that goes on must keep (`resume_fingerprint`).
     strict: a damaged checkpoint is refused, and none before it taken in its place.
+    tick: told where this rank is, as often as it gets on: a large save may take longer than a hang.
     """
 
     def __init__(
@@ -73,8 +77,9 @@ class CheckpointStore:
         save_total_limit: int | None,
         fingerprint: dict[str, Any],
         strict: bool,
+        tick: Callable[[str], None] = lambda where: None,
     ) -> None:
-        self._directory, self._world = directory, world
+        self._directory, self._world, self._tick = directory, world, tick
         self._limit, self._fingerprint, self._strict = save_total_limit, fingerprint, strict
         self._num_bytes = 0  # of the newest checkpoint
         self._verified: int | None = None  # the step of the last one that was seen to be whole
@@ -87,12 +92,13 @@ class CheckpointStore:
         Collective. Raises LockLost, on all ranks, if the directory is another run's by now.
         """
         first, final = self._world.is_first, self._directory.path / f"checkpoint-{state.step}"
+        tick = partial(self._tick, f"saving step {state.step}")
         temporary, why = self._agreed(self._begin(state.step) if first else (None, ""))
         if why:
             return Saved(None, why)
-        written = self._world.gather(self._write(engine, temporary))
+        written = self._world.gather(self._write(engine, temporary, tick))
         num_bytes, why = self._agreed(
-            self._commit(temporary, final, state, written) if first else (0, "")
+            self._commit(temporary, final, state, written, tick) if first else (0, "")
         )
         if why:
             return Saved(None, why)
@@ -125,21 +131,28 @@ class CheckpointStore:
             return None, f"cannot write to {place}: {error.strerror}"
         return temporary, ""
 
-    def _write(self, engine: Any, temporary: Path) -> _Written:
+    def _write(self, engine: Any, temporary: Path, tick: Tick) -> _Written:
         """This rank's files, on the disk."""
         rank = self._world.rank
-        files, why = engine.checkpoint_engine.save_shards(engine, temporary)
+        files, why = engine.checkpoint_engine.save_shards(engine, temporary, tick)
         if not why:
             try:
                 sync_directory(temporary / SHARDS)
                 text = json.dumps({name: asdict(stamp) for name, stamp in files.items()}, indent=1)
-                files[rank_file(rank)] = write_durably(temporary / rank_file(rank), text + "\n")
+                files[rank_file(rank)] = write_durably(
+                    temporary / rank_file(rank), text + "\n", tick
+                )
             except OSError as error:
                 why = f"cannot write {rank_file(rank)}: {error.strerror}"
         return _Written(files, why and f"rank {rank}: {why}")
 
     def _commit(
-        self, temporary: Path, final: Path, state: TrainerState, written: list[_Written]
+        self,
+        temporary: Path,
+        final: Path,
+        state: TrainerState,
+        written: list[_Written],
+        tick: Tick,
     ) -> tuple[int, str]:
         """The checkpoint's bytes, or why it was given up."""
         why = "; ".join(part.why for part in written if part.why)
@@ -147,11 +160,11 @@ class CheckpointStore:
         manifest = Manifest(state.step, self._fingerprint, files)
         if not why:
             try:
-                files[0][STATE] = write_durably(temporary / STATE, state.text)
-                write_durably(temporary / MANIFEST, manifest.text)
+                files[0][STATE] = write_durably(temporary / STATE, state.text, tick)
+                write_durably(temporary / MANIFEST, manifest.text, tick)
                 if not self._directory.is_ours():
                     return 0, LOST
-                write_durably(temporary / COMMIT, commit_text(manifest.text.encode()))
+                write_durably(temporary / COMMIT, commit_text(manifest.text.encode()), tick)
                 sync_directory(temporary)
                 if not self._directory.is_ours():
                     return 0, LOST
@@ -234,7 +247,9 @@ class CheckpointStore:
         manifest, found = None, []
         try:
             manifest = Manifest.read(checkpoint)
-            found = manifest.problems(checkpoint, range(rank, len(manifest.files), size))
+            ranks = range(rank, len(manifest.files), size)
+            tick = partial(self._tick, f"verifying {checkpoint.name}")
+            found = manifest.problems(checkpoint, ranks, tick)
         except Damaged as damaged:
             found = [str(damaged)]
         everyones = [text for part in self._world.gather(found) for text in part]

@@ -18,7 +18,7 @@ from typing import Any
 from bigft.runtime import failpoints
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint import CheckpointStore, TrainerState
-from bigft.training.checkpoint.files import HashingFile, Stamp, make_directory
+from bigft.training.checkpoint.files import HashingFile, Stamp, Tick, make_directory
 from bigft.training.checkpoint.manifest import COMMIT, MANIFEST, commit_text
 
 
@@ -59,12 +59,14 @@ class SmallEngine:
     def content(self) -> bytes:
         return (f"rank {self.rank} at step {self.step} " * self.size).encode()[: self.size]
 
-    def save_shards(self, engine: Any, checkpoint: Path) -> tuple[dict[str, Stamp], str]:
+    def save_shards(
+        self, engine: Any, checkpoint: Path, tick: Tick
+    ) -> tuple[dict[str, Stamp], str]:
         shard = checkpoint / "ds" / f"shard-{self.rank}.pt"
         try:
             with contextlib.suppress(FileExistsError):
                 make_directory(shard.parent)
-            with HashingFile(shard) as file:
+            with HashingFile(shard, tick) as file:
                 for at in range(0, self.size, self.size // 8):
                     file.write(self.content()[at : at + self.size // 8])
         except OSError as error:

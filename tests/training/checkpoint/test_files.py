@@ -29,6 +29,18 @@ def test_the_stamp_is_of_the_bytes_in_the_file(
     assert file.stamp == Stamp(len(whole), hashlib.sha256(whole).hexdigest())
 
 
+def test_a_large_file_ticks_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGE", 50)
+    monkeypatch.setattr(files, "PIECE", 100)
+    ticks: list[None] = []
+    with HashingFile(tmp_path / "file", lambda: ticks.append(None)) as file:
+        file.write(bytes(1000))
+        assert len(ticks) == 10
+    assert len(ticks) == 11, "and once all is on the disk"
+
+
 def test_what_is_there_is_never_overwritten_or_followed(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("old")
     (tmp_path / "link").symlink_to("elsewhere")

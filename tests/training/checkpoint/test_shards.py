@@ -6,6 +6,7 @@ import os
 import pickle
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,19 @@ def test_weights_and_optimizer_come_back(stage: int, tmp_path: Path) -> None:
     ((expected, losses),) = run_ranks(save_and_load, 1, str(tmp_path), stage)
     assert len(set(expected)) == 2
     assert losses == expected
+
+
+def test_a_save_ticks_for_every_shard(tmp_path: Path) -> None:
+    writer, ticks = SafeCheckpointEngine(), []
+
+    def save_checkpoint(directory: str, **options: Any) -> None:
+        for name in ("model.pt", "optimizer.pt"):
+            writer.save({"weight": torch.ones(3)}, f"{directory}/{name}")
+
+    deepspeed = SimpleNamespace(save_checkpoint=save_checkpoint)
+    written, why = writer.save_shards(deepspeed, tmp_path, lambda: ticks.append(None))
+    assert (list(written), why) == (["model.pt", "optimizer.pt"], "")
+    assert len(ticks) == 2
 
 
 @pytest.fixture(scope="module", params=[1, 3])

@@ -15,7 +15,7 @@ from training.checkpoint.small import SmallEngine, SmallWorld, run_ranks, steps_
 from bigft.config.errors import BadInput
 from bigft.runtime.lock import LockLost
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.checkpoint import TrainerState
+from bigft.training.checkpoint import CheckpointStore, TrainerState
 from bigft.training.checkpoint.manifest import Manifest
 from bigft.training.checkpoint.store import Saved
 
@@ -279,9 +279,21 @@ def test_what_is_saved_is_private_or_readable_never_writable_by_others(tmp_path:
         assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def test_the_watchdog_hears_of_every_file_that_is_written_and_read(tmp_path: Path) -> None:
+    heard: list[str] = []
+    store = CheckpointStore(RunDirectory(tmp_path), SmallWorld(), None, {}, False, heard.append)
+    path = store.save(SmallEngine(), TrainerState(step=3)).path
+    assert path is not None
+    files = [each for each in path.rglob("*") if each.is_file()]
+    assert heard == ["saving step 3"] * len(files)
+    heard.clear()
+    store.verified(path, fall_back=False)
+    assert heard == ["verifying checkpoint-3"] * (len(files) - 2)  # MANIFEST and COMMIT list them
+
+
 def test_a_save_that_was_given_up_says_why(tmp_path: Path) -> None:
     engine = SmallEngine()
-    engine.save_shards = lambda engine, checkpoint: ({}, "cannot write shard-0.pt: no")
+    engine.save_shards = lambda engine, checkpoint, tick: ({}, "cannot write shard-0.pt: no")
     saved = store_in(tmp_path).save(engine, TrainerState(step=1))
     assert saved == Saved(None, "rank 0: cannot write shard-0.pt: no", 0)
     assert list(tmp_path.iterdir()) == []
