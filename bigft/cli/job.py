@@ -64,7 +64,7 @@ def standing(config: RunConfig) -> str:
     directory, named = RunDirectory(config.train.output_dir), config.train.resume_from_checkpoint
     run = directory.observe() if directory.run_file.exists() else {}
     # Begun from there already: by an earlier start of this job, or by another one of its chain.
-    if isinstance(named, str) and run.get("branched_from") != str(Path(named).resolve()):
+    if isinstance(named, str) and run.get("began_with") != str(Path(named).resolve()):
         return "named"
     if run.get("status") == "finished" and finished_as(config, directory):
         return "finished"

@@ -58,7 +58,7 @@ def collect(directory: RunDirectory) -> dict[str, Any]:
         "last_event": events[-1]["time"] if events else None,
         "nonfinite_steps": _steps(events, "nonfinite"),
         "failed_saves": _steps(events, "save_failed"),
-        "branched_from": about.get("branched_from"),
+        "branched_from": _text(directory.branched_from),
         "latest_checkpoint": _text(directory.latest_checkpoint),
         "best_checkpoint": _text(directory.best),
         "results": directory.read_results(),

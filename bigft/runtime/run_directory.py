@@ -239,8 +239,7 @@ class RunDirectory:
     @property
     def branched_from(self) -> Path | None:
         """The other run's checkpoint that this one was told to begin with."""
-        origin = self.read().get("branched_from") if self.run_file.exists() else None
-        return None if origin is None else Path(origin)
+        return self._origin(self.read()) if self.run_file.exists() else None
 
     def _started(
         self, before: dict[str, Any], resume: bool | str | Path, holder: Holder
@@ -250,7 +249,7 @@ class RunDirectory:
             "run_id": f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
             "started": now,
             **(before if resume else {}),
-            "branched_from": self._origin(before, resume),
+            "began_with": self._began_with(before, resume),
             "status": "running",
             "why": "",
             "exit_code": None,
@@ -267,13 +266,15 @@ class RunDirectory:
             "updated": now,
         }
 
-    def _origin(self, before: Mapping[str, Any], resume: bool | str | Path) -> str | None:
-        """What `branched_from` is from this start on: `best` may point elsewhere later."""
+    def _began_with(self, before: Mapping[str, Any], resume: bool | str | Path) -> str | None:
+        """The checkpoint that was named last; where it is now, since `best` may point elsewhere."""
         if resume is False:
             return None
-        if resume is True or self.holds(Path(resume)):
-            return before.get("branched_from")
-        return str(Path(resume).resolve())
+        return before.get("began_with") if resume is True else str(Path(resume).resolve())
+
+    def _origin(self, run: Mapping[str, Any]) -> Path | None:
+        named = run.get("began_with")
+        return None if named is None or self.holds(Path(named)) else Path(named)
 
     def _refuse_to_lose(self, before: Mapping[str, Any], resume: bool | str | Path) -> None:
         if not before or before["status"] == "running":
@@ -317,7 +318,7 @@ class RunDirectory:
 
     def _has_begun(self, run: Mapping[str, Any]) -> bool:
         """Whether there is anything to go on from."""
-        return bool(self.checkpoints() or run.get("branched_from"))
+        return bool(self.checkpoints() or self._origin(run))
 
     def idle_starts(self) -> int:
         """Starts in a row, the last one among them, that found the same newest checkpoint; 0 if the

@@ -18,7 +18,6 @@ CONFIG = (
     "task: token-classification\nmodel: {model_name_or_path: model}\n"
     "data: {train_file: train.conll}\ntrain: {output_dir: out}\n"
 )
-NAMED = "train.resume_from_checkpoint=other/checkpoint-5"
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +36,11 @@ def in_job(monkeypatch: pytest.MonkeyPatch, number: str, restarts: int = 0) -> N
     monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
 
 
-def trained(directory: RunDirectory, status: str = "resumable", **facts: Any) -> None:
+def trained(
+    directory: RunDirectory, status: str = "resumable", resume: bool | str = True, **facts: Any
+) -> None:
     """A start of this job that ended so."""
-    directory.claim(resume=True)
+    directory.claim(resume=resume)
     directory.write_config(resolved_yaml(load_config("config.yaml", []).config))
     directory.update(status=status, **facts)
     directory.release()
@@ -84,16 +85,24 @@ def test_outside_of_slurm_no_start_is_a_second_one(
     assert begin(capsys) == ["first", "out"]
 
 
+@pytest.mark.parametrize("named", ["other/checkpoint-5", "out/checkpoint-5"])
 def test_a_run_begins_with_the_named_checkpoint_until_it_has(
-    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    named: str,
+    directory: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert begin(capsys, NAMED) == ["named", "out"]
-    trained(directory, "finished")  # another run
-    assert begin(capsys, NAMED) == ["named", "out"]
-    trained(directory, branched_from=str(Path("other/checkpoint-5").resolve()))
-    assert begin(capsys, NAMED) == ["again", "out"]
+    words = [f"train.resume_from_checkpoint={named}"]
+    assert begin(capsys, *words) == ["named", "out"]
+    trained(directory, "finished")  # without it
+    assert begin(capsys, *words) == ["named", "out"]
+    trained(directory, resume=named)
+    assert begin(capsys, *words) == ["again", "out"]
+    trained(directory)  # again
     in_job(monkeypatch, "8")
-    assert begin(capsys, NAMED) == ["first", "out"]
+    assert begin(capsys, *words) == ["first", "out"]
+    trained(directory, resume=False)
+    assert begin(capsys, *words) == ["named", "out"]
 
 
 def test_a_finished_run_is_finished_unless_the_config_asks_for_more(
