@@ -26,7 +26,7 @@ REQUEUED = "bigft: saved and requeued"
 # machine of its own; two cores that also do other work get more.
 SECONDS_OF_NODE_LOSS = 90
 # Slurm gives a node up after minutes unless the admin wants it sooner.
-SOON = ("SlurmdTimeout=5", "MessageTimeout=4", "TCPTimeout=1", "KillWait=1")
+SOON = ("SlurmdTimeout=5", "MessageTimeout=3", "TCPTimeout=1", "KillWait=1")
 NO_LAST_LINE = "(none: the batch host or its job is killed)"
 
 
