@@ -117,7 +117,7 @@ def _prepared(
 
     if launch.rank > 0:
         return EXIT_RESUMABLE
-    said = f"stopped by {why}; nothing is trained yet"
+    said = f"stopped by {why}; no step was done"
     try:
         if not _recorded(said, record):
             return EXIT_FAILED

@@ -125,7 +125,7 @@ def test_a_signal_while_the_data_is_prepared_ends_the_run_so_that_it_can_go_on(
     monkeypatch.setattr(bigft.training.preflight, "preflight", preflight)
     assert main(["train", "config.yaml", "--nproc", nproc]) == 75
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "bigft: stopped by SIGUSR1 while data was prepared; nothing is trained yet"
+    assert said == "bigft: stopped by SIGUSR1 while data was prepared; no step was done"
     run = RunDirectory("out").read()
     assert (run["status"], run["exit_code"]) == ("resumable", 75)
     assert run["why"] == "SIGUSR1 while data was prepared"
