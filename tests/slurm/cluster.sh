@@ -98,8 +98,8 @@ SlurmctldPort=$(port 0)
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
 AuthType=auth/munge
-# A requeued job starts again after cred_expire: 120 s by default.
-AuthInfo=cred_expire=4,socket=$dir/munge/socket
+# A requeued job starts again after cred_expire: 120 s by default, 5 at least.
+AuthInfo=cred_expire=5,socket=$dir/munge/socket
 CredType=cred/munge
 StateSaveLocation=$dir/state
 SlurmctldPidFile=$dir/slurmctld.pid
