@@ -192,7 +192,7 @@ def test_a_checkpoint_that_is_none(place: Path, refused: Refused) -> None:
     assert answer.startswith(
         f"command line: train.resume_from_checkpoint=nothing: {place / 'nothing'}: MANIFEST.json: "
     )
-    assert answer.endswith("; name another checkpoint-<step>")
+    assert answer.endswith("; restore it, or name another checkpoint-<step>")
 
 
 @pytest.fixture
