@@ -44,6 +44,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     os.umask(os.umask(0o077) | 0o002)  # nothing of a run is for anyone to write
     os.environ.setdefault(STARTED, str(time.monotonic()))  # one clock for a parent and its ranks
+    try:
+        return _train_as_launched(args)
+    finally:
+        os.environ.pop(STARTED, None)  # a later run of this process has a clock of its own
+
+
+def _train_as_launched(args: Namespace) -> int:
     launch = launcher.detect(os.environ)
     settings = launcher.process_settings(os.environ)
     if launch is None or launch.world_size == 1:

@@ -222,3 +222,20 @@ def test_arguments_that_are_wrong(
         main(["train", "config.yaml", *words])
     assert exit_.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"bigft train: error: {error}"
+
+
+def test_two_runs_of_one_process_have_a_clock_each(
+    place: Path, monkeypatch: pytest.MonkeyPatch, prepared: None
+) -> None:
+    """What train.max_time counts from."""
+    seen: list[float] = []
+
+    def train(*about: object) -> dict[str, int]:
+        seen.append(float(os.environ[bigft.cli.train.STARTED]))
+        return {"step": 1, "train_runtime": 1}
+
+    monkeypatch.setattr(bigft.cli.train, "_train", train)
+    for output in ("one", "two"):
+        words = ["train", "config.yaml", "--nproc", "1", f"train.output_dir={output}"]
+        assert main(words) == 0
+    assert seen[0] < seen[1]
