@@ -292,7 +292,9 @@ case $verb in
   revive) if [ "$mode" = host ]; then start_node "$1"; else on bash "$self" _revive "$dir" "$1"; fi ;;
   _revive) start_node "$1" ;;
   cut) namespaces && on ip link set "$1" down ;;
-  mend) namespaces && on ip link set "$1" up ;;
+  mend) # Slurm would ask a node that it set down again at some time, which may be minutes later.
+    namespaces && on ip link set "$1" up
+    on scontrol update nodename="$1" state=resume 2>/dev/null || true ;;
   kill-node) kill_node "$1" ;;
   set) changing_options "$@" >"$dir/etc/changing.conf" && on scontrol reconfigure ;;
   *) "$verb" "$@" ;;
