@@ -113,9 +113,10 @@ def in_a_generation(places: Places) -> int:
 
 
 def in_the_last_evaluation(places: Places) -> int:
-    """Of the test set, after the last save."""
-    last_save = places.in_steps(STEPS, STEPS, "checkpoint")[-1]
-    return middle([at for at in places.in_steps(STEPS, STEPS, "generate") if at > last_save])
+    """Of the test set, after the last save; an export comes after it."""
+    generations = places.in_steps(STEPS, STEPS, "generate")
+    saves = [at for at in places.in_steps(STEPS, STEPS, "checkpoint") if at < generations[-1]]
+    return middle([at for at in generations if at > saves[-1]])
 
 
 def middle(candidates: list[int]) -> int:
