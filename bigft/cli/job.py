@@ -10,7 +10,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -18,10 +18,9 @@ from bigft.cli import REFUSAL
 from bigft.cli.arguments import add_config_arguments, read_config
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
-from bigft.runtime.launcher import EXIT_RESUMABLE
+from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE
 from bigft.runtime.run_directory import RunDirectory
 
-EXIT_FAILED = 1
 MAX_IDLE_STARTS = 5  # in a row that saved nothing new, after which a job is not requeued
 
 parse = ArgumentParser.parse_args
@@ -62,7 +61,7 @@ def run(args: Namespace) -> int:
 def standing(config: RunConfig) -> str:
     """How the run stands before the job's start; a word of `bigft job begin`."""
     directory, named = RunDirectory(config.train.output_dir), config.train.resume_from_checkpoint
-    run = directory.observe() if directory.run_file.exists() else {}
+    run = directory.observe_if_begun()
     # Begun from there already: by an earlier start of this job, or by another one of its chain.
     if isinstance(named, str) and run.get("began_with") != str(Path(named).resolve()):
         return "named"
@@ -101,7 +100,7 @@ class Verdict(NamedTuple):
 def verdict(directory: RunDirectory, code: int, signal: str) -> Verdict:
     """How this start of the job ended. code: of training, or of its launcher, which may have made
     another one of it.  signal: that the job got; "" if none."""
-    run: dict[str, Any] = directory.observe() if directory.run_file.exists() else {}
+    run = directory.observe_if_begun()
     if run.get("status") == "finished":
         return Verdict(0)
     ended = f"training ended with exit code {code}"

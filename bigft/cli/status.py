@@ -11,10 +11,10 @@ from typing import Any
 
 from bigft.report.console import duration
 from bigft.runtime.events import Event, read_metrics
-from bigft.runtime.launcher import EXIT_RESUMABLE
+from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE
 from bigft.runtime.run_directory import MAX_CRASHES, RunDirectory
 
-EXIT_CODES = {"finished": 0, "resumable": EXIT_RESUMABLE, "failed": 1, "running": 4}
+EXIT_CODES = {"finished": 0, "resumable": EXIT_RESUMABLE, "failed": EXIT_FAILED, "running": 4}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime import launcher
 from bigft.runtime.events import EventStream, MetricsFile
-from bigft.runtime.launcher import EXIT_RESUMABLE, Launch
+from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE, Launch
 from bigft.runtime.lock import LockLost
 from bigft.runtime.logs import log_to
 from bigft.runtime.run_directory import RunDirectory
@@ -25,7 +25,6 @@ from bigft.runtime.signals import Stopped, StopRequest
 if TYPE_CHECKING:
     from bigft.training.build import Run
 
-EXIT_FAILED = 1
 STARTED = "BIGFT_STARTED"  # when the command was, on the machine's monotonic clock
 
 

@@ -34,6 +34,7 @@ MALLOC_SETTINGS = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 SETTLED = "BIGFT_SETTLED"  # settings are applied and notes are told: not again
+EXIT_FAILED = 1  # of a run that ended by itself, and not well
 EXIT_RESUMABLE = 75  # of a rank that saved and stopped as a signal asked
 EXIT_HUNG = 3  # of a rank that the watchdog ended
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)

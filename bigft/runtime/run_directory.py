@@ -67,7 +67,7 @@ class RunDirectory:
             raise self._unwritable(os.strerror(errno.EACCES))
         with self._writable():
             self._lock.check()
-        self._refuse_to_lose(self.observe() if self.run_file.exists() else {}, resume)
+        self._refuse_to_lose(self.observe_if_begun(), resume)
 
     def claim(self, *, resume: bool | str | Path, **facts: Any) -> dict[str, Any]:
         """Makes this process the run's holder and returns the new content of run.json.
@@ -98,13 +98,13 @@ class RunDirectory:
     def require_ours(self) -> None:
         """Raises LockLost unless the claim still stands: right before anything is published."""
         try:
-            is_ours, holder = self._lock.is_ours(), self._lock.holder()
+            if self._lock.is_ours():
+                return
+            holder = self._lock.holder()
         except BadInput as strange:  # a LOCK that is none
             raise LockLost(str(strange)) from None
-        if not is_ours:
-            raise LockLost(
-                f"{self.path} was taken over by {holder}" if holder else f"{self.path} has no LOCK"
-            )
+        what = f"was taken over by {holder}" if holder else "has no LOCK"
+        raise LockLost(f"{self.path} {what}")
 
     def is_ours(self) -> bool:
         """The same as an answer."""
@@ -191,6 +191,10 @@ class RunDirectory:
         """
         holder = self._lock.holder()
         return self._truth(is_held=holder is not None and not holder.is_gone)
+
+    def observe_if_begun(self) -> dict[str, Any]:
+        """The same; {} as long as no run has begun here."""
+        return self.observe() if self.run_file.exists() else {}
 
     def write_config(self, yaml: str) -> None:
         self._replace(self.config_file, yaml)

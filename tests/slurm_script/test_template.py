@@ -10,6 +10,7 @@ import pytest
 from slurm_script.stage import REPOSITORY, SCRIPT
 
 from bigft.cli.job import MAX_IDLE_STARTS
+from bigft.cli.submit import SIGNAL_SECONDS
 
 TEXT = SCRIPT.read_text(encoding="utf-8")
 DOCUMENT = (REPOSITORY / "docs" / "slurm.md").read_text(encoding="utf-8")
@@ -34,6 +35,7 @@ def test_options_for_sbatch_are_literal() -> None:
     """sbatch expands nothing but its own %x and %j."""
     assert [line for line in SBATCH_LINES if re.search(r"[$`'\"\\ ]", line)] == []
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@180"} <= {*SBATCH_LINES}
+    assert SIGNAL_SECONDS == 180  # what `bigft submit` takes it to be
 
 
 def test_nothing_is_evaluated() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import LABELS, letter_tokenizer, tiny_model
 from training.adapters import ALONE, engine, finished_run
+from training.disk import watched
 from training.scenarios import HEADED, export, export_where_the_lock_is_lost
 
 from bigft.models.heads.token import attach_token_head
@@ -97,22 +97,7 @@ def test_a_run_that_lost_its_directory_replaces_no_model(tmp_path: Path) -> None
 def test_all_is_on_the_disk_before_its_name_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[Path] = []
-    unsynced: list[Path] = []
-    fsync, replace = os.fsync, os.replace
-
-    def record(number: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{number}")))
-        fsync(number)
-
-    def look(source: Path, target: Path) -> None:
-        if Path(target).name == "model":
-            unsynced.extend({source, *source.rglob("*")} - {*synced})
-            synced.clear()
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", record)
-    monkeypatch.setattr(os, "replace", look)
+    unsynced, synced = watched(monkeypatch, "model")
     write(tiny_model(), tmp_path)
     assert unsynced == []
     assert synced == [tmp_path]

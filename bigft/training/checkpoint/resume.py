@@ -110,9 +110,10 @@ def _candidates(wanted: bool | str | Path, directory: RunDirectory) -> list[Path
         return []
     if wanted is not True:
         return [Path(wanted).resolve()]
-    own = [path for _, path in reversed(directory.named_checkpoints())]
+    if own := [path for _, path in reversed(directory.named_checkpoints())]:
+        return own
     origin = directory.branched_from
-    return own or ([] if origin is None else [origin])
+    return [] if origin is None else [origin]
 
 
 def resume_notes(run: Run, directory: RunDirectory, checkpoint: Path, world_size: int) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from training.checkpoint.small import SmallEngine, SmallWorld, run_ranks, steps_in, store_in
+from training.disk import watched
 
 from bigft.config.errors import BadInput
 from bigft.runtime.lock import LockLost
@@ -195,22 +196,7 @@ def test_all_is_on_the_disk_before_its_name_is(
 ) -> None:
     """When the directory gets its name, its files and names have been synced; then its parent is.
     A power cut can take away what was not."""
-    synced: list[Path] = []
-    unsynced: list[Path] = []
-    fsync, replace = os.fsync, os.replace
-
-    def record(number: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{number}")))
-        fsync(number)
-
-    def look(source: Path, target: Path) -> None:
-        if Path(target).name == "checkpoint-5":
-            unsynced.extend({source, *source.rglob("*")} - {*synced})
-            synced.clear()
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", record)
-    monkeypatch.setattr(os, "replace", look)
+    unsynced, synced = watched(monkeypatch, "checkpoint-5")
     assert store_in(tmp_path).save(SmallEngine(), TrainerState(step=5)).path
     assert unsynced == []
     assert synced[0] == tmp_path
