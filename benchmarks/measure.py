@@ -6,6 +6,7 @@ import ctypes
 import gc
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -74,9 +75,11 @@ class Clock:
 def interleaved(
     calls: dict[str, Callable[[], float]], seconds: float, bounds: tuple[int, int]
 ) -> dict[str, Spread]:
-    """Every call in turn, again and again, after one warm-up round that is thrown away.
+    """Every call once a round, after one warm-up round that is thrown away.
 
-    A call returns its own seconds. Ends after about `seconds`, within `bounds` on the rounds.
+    Their order is drawn anew in each round: what one leaves behind (a warm cache, a busy disk)
+    meets all of them. A call returns its own seconds. Ends after about `seconds`, within `bounds`
+    on the rounds.
     """
     start = time.perf_counter()
     for call in calls.values():
@@ -85,9 +88,10 @@ def interleaved(
     fewest, most = bounds
     rounds = min(max(int(seconds / warm_up), fewest), most)
     taken: dict[str, list[float]] = {name: [] for name in calls}
+    shuffle = random.Random(0).sample
     for _ in range(rounds):
-        for name, call in calls.items():
-            taken[name].append(call())
+        for name in shuffle(list(calls), len(calls)):
+            taken[name].append(calls[name]())
     return {name: spread(seconds) for name, seconds in taken.items()}
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bigft.cli import check
 from bigft.cli.arguments import add_config_arguments, count, read_config
+from bigft.cli.job import standing
 from bigft.config.errors import BadInput, Problem
 from bigft.runtime.launcher import LAUNCHER_VARIABLES
 from bigft.runtime.run_directory import RunDirectory
@@ -202,10 +203,11 @@ def _check(args: Namespace) -> RunDirectory:
     directory = RunDirectory(train.output_dir)
     if train.resume_from_checkpoint is False:
         asked.overrides = [*overrides, "train.resume_from_checkpoint=true"]  # as the script does
-    goes_on = isinstance(train.resume_from_checkpoint, bool) and directory.run_file.exists()
-    if goes_on and directory.observe()["status"] == "finished":
+    if standing(loaded.config) == "finished":
         what = f"{directory.path} holds a finished run"
-        mend = "choose another, or name a checkpoint of it: train.resume_from_checkpoint=PATH"
+        mend = (
+            "choose another, ask for more, or name a checkpoint: train.resume_from_checkpoint=PATH"
+        )
         raise BadInput(Problem(loaded.where("train.output_dir"), what, mend))
     check.run(asked)
     return directory

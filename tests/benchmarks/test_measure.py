@@ -17,17 +17,19 @@ def test_the_spread_is_median_and_quantiles() -> None:
 
 
 def test_providers_take_turns_after_a_round_that_is_thrown_away() -> None:
-    order = []
+    order: list[str] = []
 
     def call(name: str) -> float:
         order.append(name)
         return float(len(order))
 
     calls = {name: lambda name=name: call(name) for name in "abc"}
-    spreads = measure.interleaved(calls, seconds=0.0, bounds=(3, 9))
-    assert "".join(order) == "abc" * 4
-    assert spreads["a"] == measure.spread([4.0, 7.0, 10.0])
-    assert spreads["c"].median == 9.0
+    spreads = measure.interleaved(calls, seconds=0.0, bounds=(9, 9))
+    rounds = ["".join(order[at : at + 3]) for at in range(0, 30, 3)]
+    assert all(sorted(turns) == ["a", "b", "c"] for turns in rounds)
+    assert {turns[0] for turns in rounds} == {"a", "b", "c"}, "always behind the same one"
+    taken = [at for at, name in enumerate(order, 1) if name == "a"][1:]
+    assert spreads["a"] == measure.spread(list(map(float, taken)))
 
 
 def test_the_rounds_fill_the_time_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from bigft.cli import check, main
 from bigft.cli.submit import clean
+from bigft.config.load import load_config, resolved_yaml
 from bigft.runtime.run_directory import RunDirectory
 
 # Notes its words and environment as JSON lines, and answers as Slurm does.
@@ -239,6 +240,11 @@ def test_a_finished_run_is_not_submitted_again(
     directory.update(status="finished")
     assert main(["submit", "config.yaml", "--dry-run"]) == 2
     assert "config.yaml:4: train.output_dir: out holds a finished run" in capsys.readouterr().err
+    assert checked == []
+    directory.config_file.write_text(resolved_yaml(load_config("config.yaml").config))
+    assert main(["submit", "config.yaml", "--dry-run"]) == 2
+    assert main(["submit", "config.yaml", "train.num_train_epochs=9", "--dry-run"]) == 0
+    assert len(checked) == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from bigft.training.checkpoint.files import Stamp, Tick, no_tick
+from bigft.training.checkpoint.files import Stamp, Tick, new_hash, no_tick
 
 SHARDS = "ds"  # DeepSpeed's tag: the subdirectory with its files
 STATE = "trainer.json"
@@ -112,7 +112,7 @@ class Manifest:
 
 
 def commit_text(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest() + "\n"
+    return new_hash(manifest).hexdigest() + "\n"
 
 
 def _verify(checkpoint: Path, name: str, stamp: Stamp) -> None:
@@ -121,7 +121,7 @@ def _verify(checkpoint: Path, name: str, stamp: Stamp) -> None:
             size = os.fstat(file.fileno()).st_size
             if size != stamp.size:
                 raise Damaged(f"{name}: {size} bytes, {stamp.size} were written")
-            if hashlib.file_digest(file, "sha256").hexdigest() != stamp.sha256:
+            if hashlib.file_digest(file, new_hash).hexdigest() != stamp.xxh128:
                 raise Damaged(f"{name}: its bytes are not those that were written")
     except OSError as error:
         raise _unreadable(error) from error
