@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import classification_report
 
 from bigft.data.records import Record
 from bigft.tasks.metrics.tables import EMPTY_ROW, Row, format_table
@@ -65,6 +64,8 @@ class TokenMetric:
 
     def rows(self) -> dict[str, Row]:
         """Each tag that occurs in gold or predictions, then SUMMARY over those tags."""
+        from sklearn.metrics import classification_report  # 1.5 s: not in every rank's start
+
         gold, predicted = self._confusion.nonzero()
         if not len(gold):
             return dict.fromkeys(SUMMARY, EMPTY_ROW)
