@@ -9,9 +9,8 @@
 #
 #   sbatch [options of sbatch] slurm/finetune.sh config.yaml [section.key=value ...]
 #
-# One task is one rank: give --nodes, --ntasks-per-node, and on GPUs --gpus-per-node. What differs
-# between clusters stands in site.sh beside this file (copy site.example.sh), or where BIGFT_SITE
-# says. In a job array, %a in the arguments is the task's number. docs/slurm.md explains every line.
+# One task is one rank. What differs between clusters stands in site.sh beside this file (copy
+# site.example.sh), or where BIGFT_SITE says. docs/slurm.md explains every line.
 
 MAX_RESTARTS=100 # requeues of one job
 
@@ -21,15 +20,18 @@ end() {
     exit "$1"
 }
 
+# Ends this start if Slurm has ended it: then nothing is to be requeued. $1: how the run stands.
+unless_running() {
+    local about started=$'\n +Requeue=[01] Restarts=([0-9]+)' state=$'\n +JobState=([A-Z_]+)'
+    about=$(scontrol show job "$job")
+    # Preempted; or its node was cut off and is back, and the job runs elsewhere, not to be disturbed.
+    [[ $about =~ $started && ${BASH_REMATCH[1]} != "$restarts" ]] && end 75 "$1; Slurm starts the job again"
+    [[ $about =~ $state && ${BASH_REMATCH[1]} != RUNNING ]] && end 75 "$1; Slurm has ended the job: submit it again"
+}
+
 # Ends this start so that there is another one. $1: saved or stopped, $2: why.
 again() {
-    local about started state
-    about=$(scontrol show job "$job")
-    started=$(sed -n '/^ *Requeue=/{s/.*Restarts=\([0-9]*\).*/\1/p;q}' <<<"$about")
-    state=$(sed -n '/^ *JobState=/{s/ *JobState=\([A-Z_]*\).*/\1/p;q}' <<<"$about")
-    # Preempted; or its node was cut off and is back, and the job runs elsewhere, not to be disturbed.
-    [[ ${started:-$restarts} == "$restarts" ]] || end 75 "$1; Slurm starts the job again"
-    [[ ${state:-RUNNING} == RUNNING ]] || end 75 "$1; Slurm has ended the job: submit it again"
+    unless_running "$1"
     ((restarts < MAX_RESTARTS)) || end 1 "failed because it was restarted $restarts times ($1)"
     trap '' TERM # requeueing ends this script too
     scontrol requeue "$job" || end 1 "failed because Slurm did not requeue it ($1): submit it again"
@@ -46,19 +48,17 @@ site=${BIGFT_SITE:-${submitted%%/finetune.sh*}/site.sh}
 in_container=()
 # shellcheck disable=SC1090
 if [[ -f $site ]]; then source "$site"; else printf 'bigft: there is no %s\n' "$site"; fi
-# Commands on this host. Options of srun (a container plug-in's) need an srun here too.
-here=("${in_container[@]}")
+here=("${in_container[@]}") # on this host; options of srun (a container plug-in's) need an srun here too
 [[ ${here[0]-} == -* ]] && here=(srun --nodes=1 --ntasks=1 "${in_container[@]}")
 
-arguments=("$@")
-[[ ${SLURM_ARRAY_TASK_ID-} ]] && arguments=("${@//%a/$SLURM_ARRAY_TASK_ID}")
+arguments=("${@//%a/${SLURM_ARRAY_TASK_ID-%a}}")
 job=${SLURM_ARRAY_TASK_ID+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID-$SLURM_JOB_ID}
 restarts=${SLURM_RESTART_COUNT:-0}
 nodes=$SLURM_JOB_NUM_NODES
 ranks=${SLURM_NTASKS:-$((nodes * ${SLURM_NTASKS_PER_NODE:-1}))}
 
 # Signals: a trap waits for the command in the foreground, so commands run in the background.
-child='' stopped='' interrupted='' agents=''
+child='' stopped='' interrupted='' agents='' code=0
 # shellcheck disable=SC2317 # the traps call it
 pass_on() {
     stopped=$1 interrupted=yes
@@ -95,13 +95,12 @@ must() {
     ((code == 0)) && return
     [[ $stopped ]] && again stopped "SIG$stopped before training began"
     local why="its check ended with exit code $code: see above"
-    [[ -s $BIGFT_REFUSAL ]] && why=$(<"$BIGFT_REFUSAL")
+    [[ -s $BIGFT_REFUSAL ]] && why=$(<"$BIGFT_REFUSAL") code=2
     end $((code == 2 ? 2 : 1)) "failed because $why"
 }
 
 # How the run stands, and where it is: bigft alone reads configs.
-plan=$("${here[@]}" bigft job begin "${arguments[@]}")
-code=$?
+plan=$("${here[@]}" bigft job begin "${arguments[@]}") || code=$?
 must
 how=${plan%%$'\n'*} output_dir=${plan#*$'\n'}
 [[ $output_dir == -* ]] && output_dir=./$output_dir # no option
@@ -132,10 +131,10 @@ must
 train=(--kill-on-bad-exit=1 --wait=60 "${in_container[@]}")
 if [[ ${LAUNCHER-} == torchrun ]]; then
     agents=yes
+    ((ranks % nodes)) && end 2 "failed because torchrun cannot start $ranks ranks on $nodes nodes alike"
     train=(--ntasks="$nodes" --ntasks-per-node=1 "${train[@]}" torchrun --nnodes="$nodes"
-        --nproc-per-node="$((ranks / nodes))" --rdzv-backend=c10d
-        --rdzv-id="$SLURM_JOB_ID"
-        --rdzv-endpoint="${MASTER_ADDR:-localhost}:$((15000 + SLURM_JOB_ID % 15000))" -m)
+        --nproc-per-node="$((ranks / nodes))" --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID"
+        --rdzv-endpoint="${MASTER_ADDR:-localhost}:${MASTER_PORT:-$((15000 + SLURM_JOB_ID % 15000))}" -m)
 fi
 run srun "${train[@]}" bigft train "${arguments[@]}"
 
@@ -144,5 +143,7 @@ verdict=$("${here[@]}" bigft job end "$output_dir" --code "$code" --signal "$sto
 case $? in
 0) end 0 "finished ($shown)" ;;
 75) again "${verdict%%$'\n'*}" "${verdict#*$'\n'}" ;;
-*) end 1 "failed because ${verdict:-bigft did not say how training ended: see above}" ;;
+2) end 2 "failed because $verdict" ;;
 esac
+[[ $verdict ]] || unless_running interrupted # srun starts nothing in a job that is over
+end 1 "failed because ${verdict:-bigft did not say how training ended: see above}"

@@ -10,12 +10,13 @@ import os
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from bigft.cli import REFUSAL
 from bigft.cli.arguments import add_config_arguments, read_config
+from bigft.config.errors import EXIT_BAD_INPUT
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE
@@ -36,7 +37,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_config_arguments(begin)
     end = moments.add_parser(
         "end",
-        help=f"exit with 0 finished, {EXIT_RESUMABLE} to be started again, {EXIT_FAILED} failed; "
+        help=f"exit with 0 finished, {EXIT_RESUMABLE} to be started again, {EXIT_FAILED} failed, "
+        f"{EXIT_BAD_INPUT} refused; "
         "print why, after a line with saved or stopped where it is to be started again",
     )
     end.add_argument("run", type=Path, help="train.output_dir")
@@ -72,22 +74,25 @@ def standing(config: RunConfig) -> str:
 
 def finished_as(config: RunConfig, directory: RunDirectory) -> bool:
     """Whether the finished run is what the config asks for; more steps, say, are another one."""
-    with suppress(OSError):
-        before, now = (
-            {**sections, "train": {**sections["train"], "resume_from_checkpoint": None}}
-            for sections in map(
-                yaml.safe_load, (directory.config_file.read_text(), resolved_yaml(config))
-            )
-        )
-        return before == now
-    return True
+    try:
+        before = directory.config_file.read_text()
+    except OSError:
+        return True
+    return _asked(before) == _asked(resolved_yaml(config))
+
+
+def _asked(config: str) -> dict[str, Any]:
+    """A resolved config but for where the run begins."""
+    sections: dict[str, Any] = yaml.safe_load(config)
+    sections["train"]["resume_from_checkpoint"] = None
+    return sections
 
 
 # -- after training -------------------------------------------------------------------------------
 
 
 class Verdict(NamedTuple):
-    """code: 0 finished, EXIT_RESUMABLE to be started again, EXIT_FAILED.
+    """code: 0 finished, EXIT_RESUMABLE to be started again, EXIT_FAILED, EXIT_BAD_INPUT refused.
 
     kept: "saved" or "stopped" where it is to be started again.  why: one line.
     """
@@ -106,7 +111,7 @@ def verdict(directory: RunDirectory, code: int, signal: str) -> Verdict:
     ended = f"training ended with exit code {code}"
     if (run.get("job_id"), run.get("restart_count")) != _job():  # it did not get that far
         if refused := _refusal():
-            return Verdict(EXIT_FAILED, why=refused)
+            return Verdict(EXIT_BAD_INPUT, why=refused)
         if signal or code == EXIT_RESUMABLE:
             what = f"SIG{signal}" if signal else "a signal"
             return Verdict(EXIT_RESUMABLE, "stopped", f"{what} before training began")

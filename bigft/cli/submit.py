@@ -203,7 +203,7 @@ def _check(args: Namespace) -> RunDirectory:
     directory = RunDirectory(train.output_dir)
     if train.resume_from_checkpoint is False:
         asked.overrides = [*overrides, "train.resume_from_checkpoint=true"]  # as the script does
-    if standing(loaded.config) == "finished":
+    if standing(loaded.config) == "finished" and not args.array:  # of which others have not
         what = f"{directory.path} holds a finished run"
         mend = (
             "choose another, ask for more, or name a checkpoint: train.resume_from_checkpoint=PATH"

@@ -41,5 +41,5 @@ def check_port(launch: Launch, environ: Mapping[str, str] = os.environ) -> None:
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
             what = f"cannot listen on port {launch.master_port}: {reason}"
-            mend = "set another (deepspeed --master_port, torchrun --master-port)"
+            mend = "set another (in site.sh, deepspeed --master_port, torchrun --master-port)"
             raise BadInput(Problem("environment: MASTER_PORT", what, mend)) from error

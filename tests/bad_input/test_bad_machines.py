@@ -76,7 +76,7 @@ def test_a_port_that_is_taken(
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     assert refused(verb="train") == [
         f"environment: MASTER_PORT: cannot listen on port {taken_port}: Address already in use; "
-        "set another (deepspeed --master_port, torchrun --master-port)"
+        "set another (in site.sh, deepspeed --master_port, torchrun --master-port)"
     ]
 
 

@@ -218,4 +218,4 @@ def test_a_start_that_was_refused_is_not_started_again(
     in_job(monkeypatch, "8")
     Path("refusal").write_text("train.output_dir: out is held by process 4 on n4")
     for code in (2, 75, 137):
-        assert end(capsys, code, "USR1") == (1, [Path("refusal").read_text()])
+        assert end(capsys, code, "USR1") == (2, [Path("refusal").read_text()])

@@ -34,6 +34,7 @@ exec "${@:2}"
 SCONTROL = """
 case "$1 $2" in
     "show job")
+        printf 'JobId=7 JobName=Restarts=9 JobState=FAILED\\n'
         printf '   JobState=%s Reason=None\\n' "${STAGE_STATE-RUNNING}"
         printf '   Command=%s config.yaml a=b\\n' "$STAGE_SCRIPT"
         restarts=${STAGE_RESTARTS:-${SLURM_RESTART_COUNT:-0}}

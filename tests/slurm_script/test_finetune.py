@@ -51,6 +51,8 @@ REFUSED = (
     ("scene", "code", "why"),
     [
         (f"{REFUSED}; exit 2", 2, "config.yaml:3: optim.lr: unknown key (and 1 more: see above)"),
+        # srun killed another node, which waited for the one that refused.
+        (f"{REFUSED}; exit 137", 2, "config.yaml:3: optim.lr: unknown key (and 1 more: see above)"),
         ("exit 2", 2, "its check ended with exit code 2: see above"),
         ("exit 1", 1, "its check ended with exit code 1: see above"),
         ("kill -9 $$", 1, "its check ended with exit code 137: see above"),
@@ -88,6 +90,7 @@ def test_without_a_place_for_temporary_files_a_job_runs(stage: Stage) -> None:
          "stopped and requeued (SIGUSR1 before training began, restart 1)"),
         (100, SAVED, 1, "failed because it was restarted 100 times (saved)"),
         (0, FAILED, 1, "failed because RuntimeError: no luck"),
+        (0, "echo n1: port taken; exit 2", 2, "failed because n1: port taken"),
         (0, "exit 1", 1, "failed because bigft did not say how training ended: see above"),
         (0, "kill -9 $$", 1, "failed because bigft did not say how training ended: see above"),
     ],
@@ -120,6 +123,23 @@ def test_a_job_that_slurm_ends_or_has_started_elsewhere_is_left_alone(
 ) -> None:
     stage.environ[variable] = value
     assert stage.run("config.yaml", train="exit 75", end=SAVED) == (75, f"bigft: {told}")
+    assert stage.named("scontrol", "requeue") == []
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "told"),
+    [
+        ("COMPLETING", 75, "interrupted; Slurm has ended the job: submit it again"),
+        ("RUNNING", 1, "failed because bigft did not say how training ended: see above"),
+    ],
+)
+def test_where_srun_starts_nothing_in_a_job_that_is_over_slurm_is_asked(
+    stage: Stage, state: str, code: int, told: str
+) -> None:
+    """In a container plug-in's image bigft can only be asked through srun."""
+    stage.environ["STAGE_STATE"] = state
+    refused = "echo srun: Job has expired >&2; exit 1"
+    assert stage.run("config.yaml", train="exit 75", end=refused) == (code, f"bigft: {told}")
     assert stage.named("scontrol", "requeue") == []
 
 
@@ -186,6 +206,20 @@ def test_under_torchrun_a_stop_is_a_sigterm_to_its_agents(stage: Stage) -> None:
         "--rdzv-endpoint=n1:15007", "-m", "bigft", "train", "config.yaml",
         "train.resume_from_checkpoint=true",
     ]  # fmt: skip
+
+
+def test_torchrun_meets_at_the_port_of_site_sh(stage: Stage) -> None:
+    stage.environ |= {"LAUNCHER": "torchrun", "BIGFT_SITE": "site.sh"}
+    (stage.place / "submitted" / "site.sh").write_text("export MASTER_PORT=25555\n")
+    stage.run("config.yaml")
+    assert "--rdzv-endpoint=n1:25555" in stage.named("torchrun")[0]
+
+
+def test_torchrun_is_not_started_on_nodes_of_different_numbers_of_ranks(stage: Stage) -> None:
+    stage.environ |= {"LAUNCHER": "torchrun", "SLURM_NTASKS": "3"}
+    told = "bigft: failed because torchrun cannot start 3 ranks on 2 nodes alike"
+    assert stage.run("config.yaml") == (2, told)
+    assert stage.named("torchrun") == []
 
 
 def signalled(stage: Stage, job: subprocess.Popen[str], name: str) -> tuple[int, str]:

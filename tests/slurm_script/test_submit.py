@@ -244,7 +244,8 @@ def test_a_finished_run_is_not_submitted_again(
     directory.config_file.write_text(resolved_yaml(load_config("config.yaml").config))
     assert main(["submit", "config.yaml", "--dry-run"]) == 2
     assert main(["submit", "config.yaml", "train.num_train_epochs=9", "--dry-run"]) == 0
-    assert len(checked) == 1
+    assert main(["submit", "config.yaml", "--array=1-2", "--dry-run"]) == 0
+    assert len(checked) == 2
 
 
 @pytest.mark.parametrize(
