@@ -140,10 +140,10 @@ run srun "${train[@]}" bigft train "${arguments[@]}"
 
 # Launchers swallow exit codes: bigft knows how the run stands.
 verdict=$("${here[@]}" bigft job end "$output_dir" --code "$code" --signal "$stopped")
-case $? in
+code=$?
+case $code in
 0) end 0 "finished ($shown)" ;;
 75) again "${verdict%%$'\n'*}" "${verdict#*$'\n'}" ;;
-2) end 2 "failed because $verdict" ;;
 esac
 [[ $verdict ]] || unless_running interrupted # srun starts nothing in a job that is over
-end 1 "failed because ${verdict:-bigft did not say how training ended: see above}"
+end $((code == 2 ? 2 : 1)) "failed because ${verdict:-bigft did not say how training ended: see above}"
