@@ -10,10 +10,10 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import bigft
+from bigft.runtime.proc import read_fields
 
 PACKAGES = (
     "torch", "transformers", "deepspeed", "peft", "bitsandbytes", "datasets", "tokenizers",
@@ -65,7 +65,7 @@ def as_text(facts: dict[str, dict[str, Any]]) -> str:
 
 
 def system() -> dict[str, Any]:
-    cpuinfo = _colon_file("/proc/cpuinfo")
+    cpuinfo = read_fields("/proc/cpuinfo")
     flags = cpuinfo.get("flags", cpuinfo.get("Features", "")).split()
     return {
         "os": platform.platform(),
@@ -74,8 +74,8 @@ def system() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)),
         "cpu_flags": " ".join(flag for flag in CPU_FLAGS if flag in flags),
-        "memory": _colon_file("/proc/meminfo").get("MemTotal"),
-        "memory_available": _colon_file("/proc/meminfo").get("MemAvailable"),
+        "memory": read_fields("/proc/meminfo").get("MemTotal"),
+        "memory_available": read_fields("/proc/meminfo").get("MemAvailable"),
     }
 
 
@@ -124,12 +124,3 @@ def _extension(name: str) -> str:
     except ImportError as error:
         return f"not available ({error})"
     return str(module.__file__)
-
-
-def _colon_file(path: str) -> dict[str, str]:
-    """The first value of every `key: value` line."""
-    values: dict[str, str] = {}
-    for line in Path(path).read_text().splitlines():
-        key, _, value = line.partition(":")
-        values.setdefault(key.strip(), value.strip())
-    return values

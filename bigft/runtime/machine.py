@@ -1,18 +1,24 @@
-"""What a run needs of this machine: accelerators for its ranks, and the port where they meet."""
+"""What a run needs of this machine: accelerators for its ranks, and the port where they meet.
+And what of the machine decides the last bits of a run."""
 
 from __future__ import annotations
 
 import os
+import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import TrainConfig
 from bigft.runtime.launcher import Launch
-from bigft.runtime.process_group import choose_accelerator
+from bigft.runtime.proc import read_fields
+from bigft.runtime.process_group import World, choose_accelerator
 from bigft.runtime.rendezvous import AGENT_LISTENS
+
+# They choose among the kernels of MKL and oneDNN; ATEN_CPU_CAPABILITY is torch's own.
+KERNEL_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
 def check_accelerators(train: TrainConfig, launch: Launch) -> None:
@@ -43,3 +49,37 @@ def check_port(launch: Launch, environ: Mapping[str, str] = os.environ) -> None:
             what = f"cannot listen on port {launch.master_port}: {reason}"
             mend = "set another (in site.sh, deepspeed --master_port, torchrun --master-port)"
             raise BadInput(Problem("environment: MASTER_PORT", what, mend)) from error
+
+
+def arithmetic(world: World) -> dict[str, str]:
+    """What decides the last bits of a run besides its config and versions: `threads` per rank, and
+    the `processor` that computes. Collective; the same on every rank.
+
+    Sums are cut up by the number of threads, and libraries choose their kernels by the processor.
+    """
+    own = {"threads": str(torch.get_num_threads()), "processor": processor(world.device)}
+    ranks = world.gather(own)
+    return {key: _by_rank([rank[key] for rank in ranks]) for key in own}
+
+
+def processor(device: torch.device) -> str:
+    """The GPU's name; or the CPU's, with the instructions that torch uses of it and the variables
+    by which MKL and oneDNN would use others."""
+    if device.type != "cpu":
+        return torch.cuda.get_device_name(device)
+    cpu = read_fields("/proc/cpuinfo")
+    known = [cpu.get("model name", platform.machine())]
+    # Virtual machines of one name may run on several generations.
+    known += [f"{key} {cpu[key]}" for key in ("cpu family", "model") if key in cpu]
+    chosen = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ]
+    return ", ".join([*known, torch.backends.cpu.get_cpu_capability(), *chosen])
+
+
+def _by_rank(values: Sequence[str]) -> str:
+    """The value of all ranks, or which ranks have which."""
+    ranks: dict[str, list[str]] = {}
+    for rank, value in enumerate(values):
+        ranks.setdefault(value, []).append(str(rank))
+    if len(ranks) == 1:
+        return values[0]
+    return "; ".join(f"{value} on rank {', '.join(these)}" for value, these in ranks.items())

@@ -22,6 +22,7 @@ from bigft.models.layers import frozen_digest, head_names, num_values, trained_t
 from bigft.models.packed import check_packing
 from bigft.runtime.events import EventStream
 from bigft.runtime.launcher import EXIT_HUNG
+from bigft.runtime.machine import arithmetic
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import Stopped, StopRequest
@@ -60,12 +61,12 @@ def fit(
         directory.crashed(text, EXIT_HUNG)
 
     train, started = run.config.train, time.monotonic()
-    fingerprint, strict = resume_fingerprint(run, world.size), run.config.checkpoint.strict
     log = directory.log_file(world.rank)
     with Watchdog(world, run.config.parallel.ddp_timeout, log, hangs) as watchdog:
-        limit, tick = train.save_total_limit, watchdog.tick
-        store = CheckpointStore(directory, world, limit, fingerprint, strict, tick)
-        rank = _Rank(run, world, events, directory, store, tick)
+        fingerprint = resume_fingerprint(run, world.size, arithmetic(world))
+        limit, strict = train.save_total_limit, run.config.checkpoint.strict
+        store = CheckpointStore(directory, world, limit, fingerprint, strict, watchdog.tick)
+        rank = _Rank(run, world, events, directory, store, watchdog.tick)
         loop = rank.begin(model, stop, checkpoint)
         if not loop.run():
             return None
@@ -140,7 +141,7 @@ class _Rank:
         branches = not self.directory.holds(checkpoint)
         named = self.run.config.train.resume_from_checkpoint is not True
         checkpoint, notes = self.store.verified(checkpoint, fall_back=not (named or branches))
-        notes += resume_notes(self.run, self.directory, checkpoint, self.world.size)
+        notes += resume_notes(self.run, self.directory, checkpoint, self.store.fingerprint)
         state = TrainerState.read(checkpoint)
         is_judged_anew = state.judged_by != _judged_by(self.run)
         if is_judged_anew:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.sh"
 # What is called is told to a file; FAIL and HANG name words of calls that fail or never end.
@@ -39,7 +40,12 @@ class Walk:
             "PASSED": passed,
         }
         process = subprocess.run(
-            [str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [str(SCRIPT)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         assert process.stderr == ""
         self.code = process.returncode

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -26,7 +27,7 @@ def bigft(*words: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -92,7 +93,7 @@ def test_a_signal_saves_and_the_next_call_goes_on(minilm: Path, tmp_path: Path) 
     for line in process.stdout:
         if line.startswith("step 3/12"):
             process.terminate()
-    assert process.wait(timeout=120) == 75
+    assert process.wait(timeout=PATIENCE) == 75
     about = json.loads((run / "run.json").read_text())
     assert (about["status"], about["exit_code"]) == ("resumable", 75)
     (checkpoint,) = run.glob("checkpoint-*")
@@ -100,7 +101,7 @@ def test_a_signal_saves_and_the_next_call_goes_on(minilm: Path, tmp_path: Path) 
     assert 3 <= step < 12
 
     again = subprocess.run(
-        words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+        words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert again.returncode == 0, again.stderr
     lines = [line for line in again.stdout.splitlines() if line.startswith("step ")]

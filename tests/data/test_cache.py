@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.cache import (
@@ -153,19 +154,19 @@ def test_processes_that_prepare_at_once_end_with_one_whole_directory(
         with num_built.get_lock():
             num_built.value += 1
         if not locks:
-            together.wait(60)
+            together.wait(PATIENCE)
         build(directory)
 
     def run() -> None:
         if locks:
-            together.wait(60)
+            together.wait(PATIENCE)
         assert_whole(prepared(tmp_path, PRINT, build_counted))
 
     processes = [FORKED.Process(target=run) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0] * 4
     assert num_built.value == (1 if locks else 4)
     assert entries(tmp_path) == {PRINT, f"{PRINT}.lock"}
@@ -182,11 +183,11 @@ def test_a_build_goes_on_where_one_that_was_killed_has_stopped(tmp_path: Path) -
         with appearing(directory / "second") as path:
             path.write_text("half of i")
             begun.set()
-            time.sleep(600)
+            time.sleep(1000)
 
     process = FORKED.Process(target=prepared, args=(tmp_path, PRINT, never_ends))
     process.start()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     killed(process)
     assert not (tmp_path / PRINT).exists()
 
@@ -204,7 +205,7 @@ def test_a_killed_builder_frees_the_lock_though_it_had_workers(tmp_path: Path) -
 
     def encode_for_ever(record: Record) -> list[Feature]:
         begun.set()
-        time.sleep(600)
+        time.sleep(1000)
         return []
 
     def never_ends(directory: Path) -> None:
@@ -212,13 +213,13 @@ def test_a_killed_builder_frees_the_lock_though_it_had_workers(tmp_path: Path) -
 
     process = FORKED.Process(target=prepared, args=(tmp_path, PRINT, never_ends))
     process.start()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     killed(process)
 
     # In a process of its own: its workers' orphans would hold the lock, and this would never end.
     second = FORKED.Process(target=prepared, args=(tmp_path, PRINT, build))
     second.start()
-    second.join(30)
+    second.join(PATIENCE)
     assert second.exitcode == 0
     assert_whole(tmp_path / PRINT)
 

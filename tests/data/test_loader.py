@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from waiting import PATIENCE
 
 from bigft.data.cut import cut
 from bigft.data.loader import READ_AHEAD, EvalLoader, StepLoader
@@ -18,6 +19,7 @@ from bigft.data.prepare import PreparedSplit, prepare_split
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 
 LAST_STEP = 9
+A_WHILE = 0.2  # in which nothing more may happen
 
 
 def encode(record: Record) -> list[Feature]:
@@ -160,8 +162,8 @@ def test_the_next_steps_are_read_meanwhile_but_no_more_and_none_beyond_the_last(
     one = loader(collate=watched, max_samples=None)  # one micro-batch a step
     one.batches(0)
     with done:
-        assert done.wait_for(lambda: len(collated) == 1 + READ_AHEAD, timeout=30)
-        assert not done.wait_for(lambda: len(collated) > 1 + READ_AHEAD, timeout=0.2)
+        assert done.wait_for(lambda: len(collated) == 1 + READ_AHEAD, timeout=PATIENCE)
+        assert not done.wait_for(lambda: len(collated) > 1 + READ_AHEAD, timeout=A_WHILE)
     assert threading.get_ident() not in collated
     one.batches(LAST_STEP)
     one.close()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from waiting import PATIENCE
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data import prepare
@@ -184,7 +185,7 @@ def test_without_a_number_there_is_a_process_per_core_as_far_as_there_are_parts(
 
     def in_step(record: Record) -> list[Feature]:
         if record.index % PER_PART == 0 and record.index // PER_PART < num_processes:
-            started.wait(60)  # each process has a part of its own
+            started.wait(PATIENCE)  # each process has a part of its own
         return encoding_process(record)
 
     split = prepare_split(tmp_path, "train", records(3 * PER_PART), in_step)
@@ -327,7 +328,7 @@ def test_a_killed_preparation_goes_on_behind_its_whole_parts(
 
     def gets_stuck(record: Record) -> list[Feature]:
         if record.index == 4 * PER_PART + 50:
-            time.sleep(600)
+            time.sleep(1000)
         return encode(record)
 
     def prepare_with(encode: Any) -> Path:

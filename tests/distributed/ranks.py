@@ -16,8 +16,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 from bigft.runtime.launcher import Launch
 
+SECONDS_TO_LEAVE = 5.0  # all have answered; where one failed, the others wait for it in vain
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.distributed.preload"])
 
@@ -27,7 +30,7 @@ class RankFailed(AssertionError):
 
 
 def run_ranks(
-    scenario: Callable[..., Any], world_size: int, *args: Any, timeout: float = 300.0
+    scenario: Callable[..., Any], world_size: int, *args: Any, timeout: float = PATIENCE
 ) -> list[Any]:
     """`scenario(world, *args)` on every rank of a new world; the results by rank.
 
@@ -53,7 +56,7 @@ def run_ranks(
             ]
         finally:
             for process, _ in ranks:
-                process.join(timeout=5)
+                process.join(timeout=SECONDS_TO_LEAVE)
                 if process.is_alive():
                     process.kill()
                     process.join()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from distributed.ranks import _context
+from waiting import PATIENCE
 
 from bigft.runtime import launcher
 from bigft.runtime.failpoints import arm, failpoint
@@ -41,8 +42,8 @@ class World:
             process.join()
 
     def exit_codes(self, *numbers: int) -> list[int]:
-        """Of these ranks; fails if one of them does not end in half a minute."""
-        deadline = time.monotonic() + 30
+        """Of these ranks; None of one that does not end."""
+        deadline = time.monotonic() + PATIENCE
         for number in numbers:
             self.ranks[number].join(max(0.0, deadline - time.monotonic()))
         return [self.ranks[number].exitcode for number in numbers]  # type: ignore[misc]

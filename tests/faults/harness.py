@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from distributed.ranks import _context
+from waiting import PATIENCE
 
 from bigft.runtime import launcher
 from bigft.runtime.events import read_metrics
@@ -81,7 +82,7 @@ class Ranks:
         assert pid is not None
         os.kill(pid, number)
 
-    def wait(self, seconds: float = 120.0) -> list[int]:
+    def wait(self, seconds: float = PATIENCE) -> list[int]:
         """Exit codes by rank; -9 of one that was killed.
 
         Fails if a rank still runs after so many seconds.
@@ -92,13 +93,13 @@ class Ranks:
             assert process.exitcode is not None, f"rank {rank} hangs\n{self.output()}"
         return [process.exitcode or 0 for process in self.processes]
 
-    def wait_until_held(self, rank: int, seconds: float = 60.0) -> None:
+    def wait_until_held(self, rank: int) -> None:
         """Returns when a failpoint's `stop` holds the rank; `send(rank, SIGCONT)` lets it go on."""
-        self.wait_until(lambda: _state(self.processes[rank].pid) == "T", seconds)
+        self.wait_until(lambda: _state(self.processes[rank].pid) == "T")
 
-    def wait_until(self, true: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait_until(self, true: Callable[[], bool]) -> None:
         """Fails if it does not come true, or a rank ends before."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while not true():
             ended = [process.exitcode for process in self.processes]
             assert ended.count(None) == len(ended), f"ended with {ended}\n{self.output()}"

@@ -13,6 +13,7 @@ import pytest
 from faults import hanging
 from faults.hanging import STEPS, TIMEOUT, World
 from faults.harness import Config, Ranks
+from waiting import PATIENCE, wait_until
 
 from bigft.runtime.launcher import EXIT_HUNG
 from bigft.runtime.run_directory import RunDirectory
@@ -30,7 +31,7 @@ def test_a_run_whose_first_rank_is_stopped_ends_resumably_and_says_why(
     with Ranks(config, failpoints="train.step=stop@4#0") as ranks:
         ranks.wait_until_held(0)
         held = time.monotonic()
-        ranks.processes[1].join(6 + 20)
+        ranks.processes[1].join(PATIENCE)
         assert time.monotonic() - held > 5
         assert ranks.processes[1].exitcode == EXIT_HUNG, ranks.output()
     run = directory.read()
@@ -70,10 +71,7 @@ def test_a_rank_that_hangs_with_pythons_lock_still_writes_its_stacks(tmp_path: P
     with World(2, tmp_path, hanging.hold_python_on_one) as world:
         assert world.exit_codes(0) == [EXIT_HUNG]
         assert "no answer from rank 1 at 'reading step 3'; waiting: rank 0" in world.told[0]
-        deadline = time.monotonic() + 10
-        while "in hold_python" not in world.log(1):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: "in hold_python" in world.log(1))
 
 
 def test_one_rank_alone_is_ended_too(tmp_path: Path) -> None:

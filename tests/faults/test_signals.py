@@ -30,6 +30,7 @@ from faults.harness import (
     logged_steps,
     resumed,
 )
+from waiting import PATIENCE, wait_until
 
 from bigft.runtime.events import read_metrics
 from bigft.runtime.launcher import EXIT_RESUMABLE
@@ -208,13 +209,9 @@ def test_a_signal_while_data_is_prepared_ends_the_process_with_75(
     words = [sys.executable, "-m", "bigft", "train", str(file), "--nproc", "2"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 60
-        while not cache.exists() or not any(cache.iterdir()):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: process.poll() is not None or (cache.exists() and any(cache.iterdir())))
         process.send_signal(signal.SIGTERM)
-        output = process.communicate(timeout=60)[0].decode()
+        output = process.communicate(timeout=PATIENCE)[0].decode()
     finally:
         process.kill()
     assert process.returncode == EXIT_RESUMABLE, output

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from ops.cases import OPERATORS, Case, make, needs_native
+from waiting import PATIENCE
 
 from bigft.ops import native, reference
 
@@ -29,7 +30,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import PATIENCE
 
 from bigft.config.errors import BadInput
 from bigft.runtime.launcher import (
@@ -158,7 +159,7 @@ def run_reexec(environ: dict[str, str], always: dict[str, str]) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
     ).stdout.splitlines()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from distributed.ranks import _context, run_ranks
+from waiting import PATIENCE
 
 from bigft.runtime.launcher import Launch, free_port
 from bigft.runtime.process_group import (
@@ -110,7 +111,7 @@ def test_ranks_of_one_machine_listen_on_its_loopback_only(tmp_path: Path) -> Non
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(60)
+        process.join(PATIENCE)
         assert process.exitcode == 0
     for rank in range(2):
         addresses, neighbour = json.loads((tmp_path / str(rank)).read_text())

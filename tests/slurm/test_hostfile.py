@@ -24,6 +24,7 @@ from slurm.harness import (
     wait_until,
 )
 from slurm.scene import Row
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.slurm
 
@@ -114,7 +115,7 @@ def test_a_run_over_ssh_survives_a_killed_rank_and_ends_with_the_bits_of_one_hos
     assert [*ranks] == [0, 1]
     struck = time.time()
     send(signal.SIGKILL, [ranks[1]])
-    command.join(timeout=60)
+    command.join(PATIENCE)
     assert failures == [True], "the launcher does not say that a rank died"
     assert not ranks_of(run, "RANK"), "a rank is left"
 

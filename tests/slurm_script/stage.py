@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from waiting import PATIENCE
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "slurm" / "finetune.sh"
-SECONDS = 20.0
 
 # Every call is a file of its own: <number>-<name>, its words ended by NUL. Then the scene plays.
 NOTE = """\
@@ -110,5 +111,5 @@ class Stage:
 
     @staticmethod
     def end(job: subprocess.Popen[str]) -> tuple[int, str]:
-        log, _ = job.communicate(timeout=SECONDS)
+        log, _ = job.communicate(timeout=PATIENCE)
         return job.returncode, log.splitlines()[-1]

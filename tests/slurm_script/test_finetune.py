@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 
 import pytest
-from slurm_script.stage import REPOSITORY, SCENES, SECONDS, Stage
+from slurm_script.stage import REPOSITORY, SCENES, Stage
+from waiting import wait_until
 
 SAVED = "echo saved; echo a signal asked for a stop; exit 75"
 FAILED = "echo RuntimeError: no luck; exit 1"
@@ -224,10 +224,7 @@ def test_torchrun_is_not_started_on_nodes_of_different_numbers_of_ranks(stage: S
 
 def signalled(stage: Stage, job: subprocess.Popen[str], name: str) -> tuple[int, str]:
     """Sends the signal when the command on the stage waits for it; how the job ends."""
-    deadline = time.monotonic() + SECONDS
-    while not (stage.place / "ready").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((stage.place / "ready").exists)
     job.send_signal(signal.Signals[name])
     return stage.end(job)
 

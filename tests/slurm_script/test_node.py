@@ -64,7 +64,7 @@ def port() -> int:
 
 def ask(port: int, *places: Path, words: dict[int, list[str]] | None = None) -> Told:
     """What nodes in these directories say; in one called n2, there is only the second."""
-    told: Told = run_ranks(node, len(places), port, words or {}, [*map(str, places)], timeout=60)
+    told: Told = run_ranks(node, len(places), port, words or {}, [*map(str, places)])
     return told
 
 

@@ -113,7 +113,7 @@ def test_what_the_model_says_of_itself() -> None:
 def test_ranks_generate_in_step_under_zero_3() -> None:
     prompts = [("one", 3), ("something longer", 9)], [("another", 7), ("", 2)]
     alone = run_ranks(answers_under_zero, 1, 0, [[*prompts[0], *prompts[1]]])[0]
-    sharded = run_ranks(answers_under_zero, 2, 3, prompts, timeout=100)
+    sharded = run_ranks(answers_under_zero, 2, 3, prompts)
     assert [*sharded[0], *sharded[1]] == alone
     assert alone[3] == ""
     assert all(alone[:3])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ KEY = "train.resume_from_checkpoint"
 FREE_TO_BRANCH = ("optim.", "train.seed")
 TIED_TO_SHARDS = ("optim.optim", "optim.layerwise_lr_decay")  # whose state, in how many groups
 SECTIONS = {"topology", "recorded"}
+SECTIONS_OF_A_CONFIG = ("train.", "model.")  # among what is recorded
 # Of a model's config: what changes no number, and labels, which are the data's.
 NOT_OF_ARCHITECTURE = {
     *("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"),
@@ -27,14 +28,15 @@ NOT_OF_ARCHITECTURE = {
 }
 
 
-def resume_fingerprint(run: Run, world_size: int) -> dict[str, Any]:
+def resume_fingerprint(
+    run: Run, world_size: int, arithmetic: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What a run that goes on must keep, by dotted key, as JSON values.
 
     `topology`: what DeepSpeed's own shards are tied to.  `recorded`: what may differ, and makes
-    another run of it, in the last bits (threads, dropout's draws) or in the learning rate's course.
+    another run of it, in the last bits or in the learning rate's course.
+    arithmetic: `bigft.runtime.machine.arithmetic`; None where there are no ranks yet.
     """
-    import torch
-
     from bigft.models.load import load_model_config
     from bigft.training.build import global_batch, versions
 
@@ -59,7 +61,7 @@ def resume_fingerprint(run: Run, world_size: int) -> dict[str, Any]:
         },
         "recorded": {
             **versions(),
-            "threads": str(torch.get_num_threads()),
+            **(arithmetic or {}),
             "train.max_steps": train.max_steps,
             "train.num_train_epochs": train.num_train_epochs,
             "train.per_device_train_batch_size": train.per_device_train_batch_size,
@@ -96,7 +98,8 @@ def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> 
             mend = "restore it, or name another checkpoint-<step>"
             damages.append(Problem(KEY, f"{checkpoint}: {damaged}", mend))
             continue
-        problems, _ = _compared(run, directory, checkpoint, manifest, world_size)
+        now = resume_fingerprint(run, world_size)
+        problems, _ = _compared(directory, checkpoint, manifest, now)
         if problems:
             raise BadInput(problems)
         return checkpoint
@@ -116,9 +119,14 @@ def _candidates(wanted: bool | str | Path, directory: RunDirectory) -> list[Path
     return [] if origin is None else [origin]
 
 
-def resume_notes(run: Run, directory: RunDirectory, checkpoint: Path, world_size: int) -> list[str]:
+def resume_notes(
+    run: Run, directory: RunDirectory, checkpoint: Path, fingerprint: dict[str, Any]
+) -> list[str]:
     """What a user should know of going on from this checkpoint, one sentence each: newer ones that
-    are damaged, what this run may choose anew and did, other versions and threads."""
+    are damaged, what this run may choose anew and did, other versions, threads and processors.
+
+    fingerprint: of this run.
+    """
     notes = []
     if run.config.train.resume_from_checkpoint is True:
         for _, newer in reversed(directory.named_checkpoints()):
@@ -129,7 +137,7 @@ def resume_notes(run: Run, directory: RunDirectory, checkpoint: Path, world_size
             except Damaged as damaged:
                 notes.append(f"{newer} is not used: {damaged}")
     manifest = Manifest.read(checkpoint)
-    notes += _compared(run, directory, checkpoint, manifest, world_size)[1]
+    notes += _compared(directory, checkpoint, manifest, fingerprint)[1]
     return notes
 
 
@@ -141,10 +149,13 @@ def _committed(checkpoint: Path) -> Manifest:
 
 
 def _compared(
-    run: Run, directory: RunDirectory, checkpoint: Path, manifest: Manifest, world_size: int
+    directory: RunDirectory, checkpoint: Path, manifest: Manifest, now: dict[str, Any]
 ) -> tuple[list[Problem], list[str]]:
-    """What must not differ and does, and notes on what may."""
-    before, now = manifest.fingerprint, resume_fingerprint(run, world_size)
+    """What must not differ and does, and notes on what may.
+
+    now: the fingerprint of the run that goes on.
+    """
+    before = manifest.fingerprint
     branches = not directory.holds(checkpoint)
     problems, notes = [], []
     for key, then, here in _changes(before, now):
@@ -167,8 +178,13 @@ def _compared(
             what = f"{checkpoint} was saved by {then} ranks, these are {here}"
             mend = f"start {then} ranks (another number is not supported yet)"
         problems.append(Problem(KEY, what, mend))
-    for key, then, here in _changes(before.get("recorded", {}), now["recorded"]):
+    recorded = before.get("recorded", {})
+    for key, then, here in _changes(recorded, now["recorded"]):
+        if key not in recorded:
+            continue  # an earlier bigft did not record it
         differ = "losses will not be those of a run that kept it"
+        if not key.startswith(SECTIONS_OF_A_CONFIG):
+            differ = "the last bits of losses and weights may differ"
         notes.append(f"{checkpoint} was written with {key} {then}, this is {here}: {differ}")
     return problems, notes
 

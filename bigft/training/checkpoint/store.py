@@ -80,7 +80,7 @@ class CheckpointStore:
         tick: Callable[[str], None] = lambda where: None,
     ) -> None:
         self._directory, self._world, self._tick = directory, world, tick
-        self._limit, self._fingerprint, self._strict = save_total_limit, fingerprint, strict
+        self._limit, self.fingerprint, self._strict = save_total_limit, fingerprint, strict
         self._num_bytes = 0  # of the newest checkpoint
         self._verified: int | None = None  # the step of the last one that was seen to be whole
 
@@ -157,7 +157,7 @@ class CheckpointStore:
         """The checkpoint's bytes, or why it was given up."""
         why = "; ".join(part.why for part in written if part.why)
         files = [part.files for part in written]
-        manifest = Manifest(state.step, self._fingerprint, files)
+        manifest = Manifest(state.step, self.fingerprint, files)
         if not why:
             try:
                 files[0][STATE] = write_durably(temporary / STATE, state.text, tick)

@@ -23,6 +23,7 @@ from bigft.training.checkpoint import (
 
 LORA, HEAD = "adapt={method: lora, lora_alpha: 8}", "adapt={method: head}"
 RESUME = "train.resume_from_checkpoint="
+ARITHMETIC = {"threads": "1", "processor": "a CPU, AVX512"}
 
 
 @pytest.fixture
@@ -39,10 +40,14 @@ def run_of(*overrides: str, data: str = "f") -> Any:
     return SimpleNamespace(config=load_config(None, words).config, data_fingerprint=data)
 
 
+def fingerprint_of(run: Any, world_size: int = 1, **arithmetic: str) -> dict[str, Any]:
+    return resume_fingerprint(run, world_size, ARITHMETIC | arithmetic)
+
+
 def saved(run: Any, *steps: int, world_size: int = 1) -> RunDirectory:
     directory = RunDirectory("run")
     directory.path.mkdir(exist_ok=True)
-    fingerprint = resume_fingerprint(run, world_size)
+    fingerprint = fingerprint_of(run, world_size)
     store = CheckpointStore(directory, SmallWorld(), None, fingerprint, False)
     for step in steps:
         assert store.save(SmallEngine(), TrainerState(step=step)).path
@@ -119,7 +124,7 @@ def test_what_changes_no_number_may_change(here: Path) -> None:
     )
     checkpoint = checkpoint_to_resume(run, directory, 1)
     assert checkpoint == Path("run/checkpoint-3")
-    assert resume_notes(run, directory, checkpoint, 1) == []
+    assert resume_notes(run, directory, checkpoint, fingerprint_of(run)) == []
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,7 @@ def test_what_makes_other_bits_or_another_schedule_is_noted(here: Path, word: st
     run = run_of("train.global_batch_size=8", word, RESUME + "true")
     checkpoint = checkpoint_to_resume(run, directory, 1)
     assert checkpoint is not None
-    (note,) = resume_notes(run, directory, checkpoint, 1)
+    (note,) = resume_notes(run, directory, checkpoint, fingerprint_of(run))
     assert note.startswith(f"{checkpoint} was written with {word.partition('=')[0]} ")
     assert note.endswith(": losses will not be those of a run that kept it")
 
@@ -145,7 +150,7 @@ def test_a_checkpoint_without_commit_is_told_of(here: Path) -> None:
     Path("run/checkpoint-6/COMMIT").unlink()
     checkpoint = checkpoint_to_resume(run, directory, 1)
     assert checkpoint == Path("run/checkpoint-3")
-    (note,) = resume_notes(run, directory, checkpoint, 1)
+    (note,) = resume_notes(run, directory, checkpoint, fingerprint_of(run))
     assert note.startswith("run/checkpoint-6 is not used: COMMIT: cannot be read")
     Path("run/checkpoint-3/COMMIT").unlink()
     said = [problem.partition(" (")[0] for problem in refusal(run, directory)]
@@ -177,7 +182,7 @@ def test_who_branches_off_may_choose_rates_schedule_and_seed(here: Path) -> None
     run = run_of(*words, RESUME + "run/checkpoint-3")
     checkpoint = checkpoint_to_resume(run, elsewhere, 1)
     assert checkpoint == here / "run" / "checkpoint-3"
-    notes = resume_notes(run, elsewhere, checkpoint, 1)
+    notes = resume_notes(run, elsewhere, checkpoint, fingerprint_of(run))
     assert notes == [
         f"optim.learning_rate is 0.001 from here on; {checkpoint} had 5e-05",
         f"optim.lr_scheduler_type is cosine from here on; {checkpoint} had linear",
@@ -197,7 +202,7 @@ def test_a_run_that_branched_off_goes_on_from_there_until_it_has_its_own(here: P
         branch.release()
         assert branch.observe()["status"] == "resumable"
         assert checkpoint_to_resume(run, branch, 1) == origin
-    (note,) = resume_notes(run, branch, origin, 1)
+    (note,) = resume_notes(run, branch, origin, fingerprint_of(run))
     assert note.startswith("optim.learning_rate is 0.001 from here on")
     assert refusal(run_of(*words, "optim.optim=sgd", RESUME + "true"), branch)
     assert checkpoint_to_resume(run_of(*words, RESUME + "false"), branch, 1) is None
@@ -218,21 +223,49 @@ def test_a_start_from_the_beginning_forgets_what_the_run_branched_off_from(here:
     assert branch.branched_from is None
 
 
-def test_other_versions_and_threads_are_noted(here: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "then", "now"),
+    [
+        ("threads", "1", "2"),
+        ("threads", "1", "1 on rank 0; 2 on rank 1"),
+        ("processor", "a CPU, AVX512", "another CPU, AVX2"),
+        ("torch", "1.0", None),
+    ],
+)
+def test_what_may_change_the_last_bits_is_noted(
+    key: str, then: str, now: str | None, here: Path
+) -> None:
     directory = saved(run_of(), 3)
 
     def older(told: Any) -> Any:
-        told["fingerprint"]["recorded"] |= {"torch": "1.0", "threads": "99"}
+        told["fingerprint"]["recorded"][key] = then
         return told
 
     forge(directory.path / "checkpoint-3", older)
     run = run_of(RESUME + "true")
     checkpoint = checkpoint_to_resume(run, directory, 1)
     assert checkpoint is not None
-    threads, torch = resume_notes(run, directory, checkpoint, 1)
-    assert "was written with threads 99, this is" in threads
-    assert "was written with torch 1.0, this is" in torch
-    assert torch.endswith("losses will not be those of a run that kept it")
+    ours = fingerprint_of(run, **({key: now} if now else {}))
+    (note,) = resume_notes(run, directory, checkpoint, ours)
+    here_it_is = ours["recorded"][key]
+    assert note == (
+        f"{checkpoint} was written with {key} {then}, this is {here_it_is}: "
+        "the last bits of losses and weights may differ"
+    )
+
+
+def test_what_an_earlier_version_did_not_record_is_not_noted(here: Path) -> None:
+    directory = saved(run_of(), 3)
+
+    def older(told: Any) -> Any:
+        del told["fingerprint"]["recorded"]["processor"]
+        return told
+
+    forge(directory.path / "checkpoint-3", older)
+    run = run_of(RESUME + "true")
+    checkpoint = checkpoint_to_resume(run, directory, 1)
+    assert checkpoint is not None
+    assert resume_notes(run, directory, checkpoint, fingerprint_of(run)) == []
 
 
 # -- which one ------------------------------------------------------------------------------------
@@ -245,7 +278,7 @@ def test_the_newest_that_is_whole_and_what_is_not_is_told(here: Path) -> None:
     run = run_of(RESUME + "true")
     checkpoint = checkpoint_to_resume(run, directory, 1)
     assert checkpoint == Path("run/checkpoint-3")
-    commit, state = resume_notes(run, directory, checkpoint, 1)
+    commit, state = resume_notes(run, directory, checkpoint, fingerprint_of(run))
     assert commit == "run/checkpoint-9 is not used: COMMIT is not the hash of MANIFEST.json"
     assert state.startswith("run/checkpoint-6 is not used: trainer.json: 2 bytes, ")
     strict = run_of(RESUME + "true", "checkpoint.strict=true")
