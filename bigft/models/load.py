@@ -214,6 +214,10 @@ def load_model(
         raise _not_loaded("model.model_name_or_path", name, error) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
+    if quantization_config is not None:
+        from bigft.models.cpu_bf16 import keep_4bit_weights
+
+        keep_4bit_weights(loaded)
     body = f"{loaded.base_model_prefix}."
     wrong = [key for key, *_ in info["mismatched_keys"] if key.startswith(body)]
     wrong += [key for key in info["missing_keys"] if key.startswith(body)]

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from bits import bits, logits, whole
+from peft import PeftModel, get_peft_model_state_dict
 from tiny import letter_tokenizer
 
 from bigft.config.deepspeed import deepspeed_config
@@ -72,12 +75,18 @@ def train_quantised(world: World, base: str, stages: list[int]) -> list[dict[str
     return seen
 
 
-def export_adapter(world: World, directory: str, method: str) -> list[Any]:
-    """Exports after two steps on the model in `base`; the logits that the engine answers with."""
+def export_adapter(
+    world: World, directory: str, method: str
+) -> tuple[list[Any], list[Any], dict[str, str]]:
+    """Exports after two steps on the model in `base`: the logits that the engine answers with,
+    those of plain peft in the same process, and the bits of the live adapter as peft stores it."""
     engine = engine_of(world, Path(directory, "base"), 3, method)
     steps(engine, world, 2)
     export_model(engine, letter_tokenizer(), RunDirectory(directory), world)
-    engine.eval()
-    ids_BT = torch.arange(4, 22).view(2, 9)
-    with torch.no_grad():
-        return engine(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits.tolist()
+    world.barrier()
+    base = transformers.AutoModelForCausalLM.from_pretrained(Path(directory, "base"))
+    plain = PeftModel.from_pretrained(base, Path(directory, "model"))
+    ours, theirs = logits(engine), logits(plain)
+    with whole(engine.module.parameters()):
+        live = get_peft_model_state_dict(engine.module, save_embedding_layers=False)
+        return ours, theirs, bits(live)

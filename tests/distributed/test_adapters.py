@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
+from bits import bits
 from distributed.adapter_scenarios import LLAMA, export_adapter, train_quantised
 from distributed.ranks import run_ranks
 from distributed.scenarios import losses, train
-from peft import PeftModel
 from safetensors.torch import load_file
 from tiny import save_tiny
 
@@ -76,11 +75,8 @@ def test_a_4_bit_base_may_be_sharded_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["lora", "p-tuning", "prefix"])
 def test_an_adapter_is_exported_whole_from_zero_3(method: str, tmp_path: Path) -> None:
     save_tiny(tmp_path / "base", "llama", auto_class=LLAMA)
-    expected = run_ranks(export_adapter, 2, str(tmp_path), method)
-    assert expected[0] == expected[1]
-    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    adapted = PeftModel.from_pretrained(base, tmp_path / "model").eval()
-    ids_BT = torch.arange(4, 22).view(2, 9)
-    with torch.no_grad():
-        logits = adapted(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits
-    assert logits.tolist() == expected[0]
+    told = run_ranks(export_adapter, 2, str(tmp_path), method)
+    assert told[0] == told[1]
+    ours, theirs, live = told[0]
+    assert theirs == ours
+    assert bits(load_file(tmp_path / "model" / "adapter_model.safetensors")) == live

@@ -197,6 +197,18 @@ def test_a_4_bit_base_keeps_its_head_in_full(tmp_path: Path) -> None:
     assert kinds["model.layers.0.attn.Wqkv"] == "Linear4bit"
 
 
+def test_an_evaluation_leaves_a_4_bit_base_as_training_has_it(tmp_path: Path) -> None:
+    """Fails only on CPUs with AVX512_BF16, for which bitsandbytes has a layout of its own."""
+    save_tiny(tmp_path, auto_class=LANGUAGE, architecture="llama", hidden_size=64)
+    base = loaded(tmp_path, LANGUAGE, "qlora")
+    weight = base.model.layers[0].mlp.up_proj.weight
+    before = weight.data.clone()
+    with torch.no_grad():
+        training = base.train()(input_ids=IDS_BT, attention_mask=torch.ones_like(IDS_BT)).logits
+    assert torch.equal(logits(base), training)
+    assert torch.equal(weight.data, before)
+
+
 def test_options_of_lora_reach_peft() -> None:
     keys = {"r": 3, "lora_alpha": 6, "lora_dropout": 0.2, "use_rslora": True}
     config = adapted(language_model(), "lora", **keys).active_peft_config

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from bits import IDS_BT, bits, logits, whole
 from tiny import letter_tokenizer, tiny_model
 
 from bigft.config.deepspeed import deepspeed_config
@@ -111,18 +113,24 @@ def _refusal(store: CheckpointStore, engine: Any, checkpoint: Path) -> tuple[str
     return "", ""
 
 
-def export(world: World, directory: str, stage: int, auto_class: str) -> list[Any]:
-    """Exports an engine, of the task's head after two steps; the logits it answers with."""
+def export(
+    world: World, directory: str, stage: int, auto_class: str
+) -> tuple[list[Any], list[Any], dict[str, str]]:
+    """Exports an engine, of the task's head after two steps: the logits that it answers with, those
+    of plain transformers in the same process, and the bits of the live weights."""
     engine = engine_of(world, stage, auto_class)
-    ids_BT = torch.arange(4, 22).view(2, 9)
     if auto_class == HEADED:
         train(engine, 2)
     export_model(engine, letter_tokenizer(), RunDirectory(directory), world)
+    plain = getattr(transformers, auto_class).from_pretrained(Path(directory, "model"))
     engine.eval()
     with torch.no_grad():
         if auto_class == HEADED:
-            return engine(labels_BT=ids_BT % 5, input_ids=ids_BT).logits_BTC.tolist()
-        return engine(input_ids=ids_BT).logits.tolist()
+            ours = engine(labels_BT=IDS_BT % 5, input_ids=IDS_BT).logits_BTC.tolist()
+        else:
+            ours = engine(input_ids=IDS_BT).logits.tolist()
+    with whole(engine.module.parameters()):
+        return ours, logits(plain), bits(engine.module.state_dict())
 
 
 def export_where_the_lock_is_lost(world: World, directory: str) -> str:
