@@ -1,6 +1,6 @@
 """bf16 matrix products on CPUs: where there are no instructions for them, and where there are.
 
-Without, oneDNN emulates each bf16 product, four to five times as slow as one in fp32. Multiplying in
+Without, oneDNN emulates each product, four to five times as slow as one in fp32. Multiplying in
 fp32 and rounding the result once keeps what bf16 means (bf16 operands, fp32 sums) at fp32's speed.
 
 With, bitsandbytes takes them for 4-bit weights in evaluation, whatever the model computes in.
@@ -15,11 +15,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bigft.runtime.process_group import choose_accelerator
+
 
 def emulates_bf16(device: torch.device) -> bool:
     """Whether the device is a CPU that does not multiply bf16 numbers itself (AVX512_BF16, AMX)."""
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cpu" and not native
+    return device.type == "cpu" and not _has_instructions()
+
+
+def _has_instructions() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def avoid_broken_attention() -> None:
+    """Switches torch's fused attention off where it fails in bf16: on a CPU with instructions for
+    it, of which ATEN_CPU_CAPABILITY lets torch's own kernels use none.
+
+    torch 2.13 then raises "pack_vnni2 is only supported when avx512 is supported" for rows of 64
+    tokens and more. Without the fused kernel it multiplies the matrices one by one.
+    """
+    lowered = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if lowered and _has_instructions() and choose_accelerator() == "cpu":
+        torch.backends.cuda.enable_flash_sdp(False)  # of the CPU too
 
 
 def multiply_in_fp32(model: nn.Module) -> None:
@@ -45,7 +62,7 @@ def keep_4bit_weights(model: nn.Module) -> None:
     weight has no gradient for what lies below it, and under ZeRO-3 it is read in the wrong layout:
     losses were 3 % off.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -178,6 +178,9 @@ def load_model(
     import transformers
     from safetensors import SafetensorError
 
+    from bigft.models.cpu_bf16 import avoid_broken_attention, keep_4bit_weights
+
+    avoid_broken_attention()
     factory = getattr(transformers, auto_class)
     extra: dict[str, Any] = {}
     if model.attn_implementation is not None:
@@ -215,8 +218,6 @@ def load_model(
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
     if quantization_config is not None:
-        from bigft.models.cpu_bf16 import keep_4bit_weights
-
         keep_4bit_weights(loaded)
     body = f"{loaded.base_model_prefix}."
     wrong = [key for key, *_ in info["mismatched_keys"] if key.startswith(body)]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import REPOSITORY
 from torch import nn
 
 from bigft.models.cpu_bf16 import LinearThroughFp32, multiply_in_fp32
@@ -63,3 +68,19 @@ def test_only_plain_linear_layers_change_and_names_stay() -> None:
     assert "forward" not in vars(model[1])
     assert "LinearThroughFp32" in str(model[0](torch.ones(2, 4).bfloat16()).grad_fn)
     torch.testing.assert_close(model(torch.ones(2, 4).bfloat16()), expected)
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_attention_in_bf16_works_where_torch_uses_fewer_instructions(capability: str) -> None:
+    """Fails without `avoid_broken_attention` only on CPUs with AVX512_BF16 or AMX."""
+    code = (
+        "import torch; from bigft.models.cpu_bf16 import avoid_broken_attention as avoid; avoid();"
+        "rows = torch.randn(1, 2, 128, 16).bfloat16().requires_grad_();"
+        "torch.nn.functional.scaled_dot_product_attention(rows, rows, rows).sum().backward();"
+        "print(torch.backends.cpu.get_cpu_capability(), rows.grad.isfinite().all().item())"
+    )
+    environ = os.environ | {"ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"{capability.upper()} True\n", done.stderr
