@@ -32,12 +32,12 @@ class Splitting(NamedTuple):
 
 
 def splitting(target_lang: str | None, targets: Iterable[str]) -> Splitting:
-    """BLEU that finds words as the language of the targets is written: by its code, and where that
-    tells nothing by their script. By characters where sacrebleu, as it is installed, cannot.
-    """
+    """BLEU that finds words as the language of the targets is written: by its code, or where that
+    asks for no splitter of its own by the script that most targets hold. By characters where
+    sacrebleu, as it is installed, cannot."""
     script, why = script_of(target_lang or ""), f"task.target_lang is {target_lang}"
-    if script not in SPLITTERS:
-        script, why = script_in(targets), "by the script of the targets"
+    if script not in SPLITTERS and ((held := script_in(targets)) or script is None):
+        script, why = held, "by the script of the targets"
     splitter = SPLITTERS.get(script or "", "13a")
     try:
         return Splitting(_bleu(splitter), f"{splitter} ({why})")

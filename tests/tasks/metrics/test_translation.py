@@ -103,7 +103,9 @@ CHINESE, THAI = ["我们用 GPU 训练。", "好"], ["ภาษาไทย", "o
         (None, THAI, "char (by the script of the targets)"),
         ("jp", ["私は学生です。", "東京"], JAPANESE),
         ("kr", ["나는 학생이다."], KOREAN),  # kr is Kanuri's
-        ("en", ["a man called 李", "left", "home"], "13a (by the script of the targets)"),
+        ("en", ["a man called 李", "left", "home"], "13a (task.target_lang is en)"),
+        ("en", CHINESE, "zh (by the script of the targets)"),
+        (None, ["left", "home"], "13a (by the script of the targets)"),
     ],
 )
 def test_the_script_of_the_targets_tells_where_the_code_does_not(
