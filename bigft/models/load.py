@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
@@ -146,14 +146,34 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
         )
 
 
-def max_positions(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int | None:
-    """The longest sequence, in tokens, that model and tokenizer take; None where neither says."""
+class Limit(NamedTuple):
+    """tokens: of a row at most.  source: what says so, and what overrides it."""
+
+    tokens: int
+    source: str
+
+
+def max_positions(config: PretrainedConfig, model: ModelConfig) -> Limit | None:
+    """The longest sequence that the model takes; None where it does not say."""
     text = config.get_text_config()
-    limits = [getattr(text, "max_position_embeddings", None), tokenizer.model_max_length]
-    if limits[0] is not None and config.model_type in POSITIONS_AFTER_PAD:
-        limits[0] -= config.pad_token_id + 1
-    known = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
-    return min(known) if known else None
+    names = ("max_position_embeddings", "max_encoder_position_embeddings")
+    name = next((name for name in names if getattr(text, name, None) is not None), None)
+    if name is None:
+        return None
+    tokens = getattr(text, name)
+    if config.model_type in POSITIONS_AFTER_PAD:
+        tokens -= config.pad_token_id + 1
+    spelled = text.attribute_map.get(name, name)
+    if model.config_overrides.keys() & {name, spelled}:
+        return Limit(tokens, f"{spelled} in model.config_overrides")
+    return Limit(tokens, f"{spelled} in config.json (model.config_overrides overrides it)")
+
+
+def tokenizer_limit(tokenizer: PreTrainedTokenizerBase) -> Limit | None:
+    """The longest sequence that the tokenizer is meant for; None where it does not say."""
+    source = "model_max_length in tokenizer_config.json (data.max_seq_length overrides it)"
+    tokens = tokenizer.model_max_length
+    return Limit(tokens, source) if 0 < tokens < 10**9 else None
 
 
 def load_model(

@@ -13,6 +13,7 @@ import numpy as np
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import CausalLM as Options
+from bigft.data.prepare import PreparedSplit
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, stream_split
 from bigft.models.heads.lm import attach_lm_head
@@ -43,13 +44,14 @@ class CausalLM:
         tokenizer: PreTrainedTokenizerBase,
         labels: Sequence[str],
         max_length: int | None,
+        cut_by: str = "data.max_seq_length",
     ) -> None:
         """Raises BadInput if the template or an option cannot be used."""
         assert isinstance(config.task, Options)
         self._config = config
         self._options = config.task
         self.generation = config.task.generation
-        self._max_length = max_length
+        self._max_length, self._cut_by = max_length, cut_by
         self.labels: list[str] = []
         self._pattern = _compiled(self._options.exact_match_pattern)
         if not tokenizer.is_fast:
@@ -91,12 +93,15 @@ class CausalLM:
         lost = sum(row.lost_targets for row in rows)
         rows = [row for row in rows if row.num_targets]
         if not rows:
-            raise BadInput(_no_target(record, lost, self._max_length))
+            raise BadInput(_no_target(record, lost, self._max_length, self._cut_by))
         rows = [
             replace(row, window=window, num_windows=len(rows), lost_targets=0)
             for window, row in enumerate(rows)
         ]
-        return [*rows[:-1], replace(rows[-1], lost_targets=lost)]
+        notes = rows[-1].notes
+        if lost:
+            notes += (f"are cut at {self._max_length} tokens: {self._cut_by}",)
+        return [*rows[:-1], replace(rows[-1], lost_targets=lost, notes=notes)]
 
     def _rendered(self, record: Record) -> list[Rendered]:
         if self._options.assistant_only_loss:
@@ -284,8 +289,11 @@ class CausalLM:
             prediction |= {"prompt": prompt, "generated": generated, "reference": reference}
         return prediction
 
-    def metric(self) -> Metric:
+    def metric(self, split: PreparedSplit | None = None) -> Metric:
         return LanguageModelMetric(self._options.predict_with_generate, self._pattern)
+
+    def notes(self, split: PreparedSplit) -> list[str]:
+        return []
 
     def text_record(self, text: str, index: int) -> Record:
         """The text as a user's message. Without a chat template it is what the model goes on with,
@@ -312,11 +320,11 @@ def _compiled(pattern: str | None) -> re.Pattern[str] | None:
         raise BadInput(Problem("task.exact_match_pattern", what, "mend it")) from error
 
 
-def _no_target(record: Record, lost: int, max_length: int | None) -> Problem:
+def _no_target(record: Record, lost: int, max_length: int | None, cut_by: str) -> Problem:
     if not lost:
         return Problem(record.where, "no token to learn in it", "write an answer, or delete it")
     return Problem(
         record.where,
         f"its {lost} targets stand beyond the first {max_length} tokens: nothing is left to learn",
-        "raise data.max_seq_length, or delete the sample",
+        f"raise {cut_by}, or delete the sample",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bigft.config.sections import RunConfig
+from bigft.data.prepare import PreparedSplit
 from bigft.data.records import Batch, Feature, Record
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ class Task(Protocol):
         tokenizer: PreTrainedTokenizerBase,
         labels: Sequence[str],
         max_length: int | None,
-    ) -> None: ...
+        cut_by: str = "data.max_seq_length",
+    ) -> None:
+        """max_length: tokens of a row at most.  cut_by: what says so, for notes and errors."""
+        ...
 
     def encode(self, record: Record) -> list[Feature]:
         """The record's windows. Raises BadInput, naming file and line, if it cannot be used."""
@@ -105,7 +109,13 @@ class Task(Protocol):
         """One answer for the record from the parts of its windows, in window order."""
         ...
 
-    def metric(self) -> Metric: ...
+    def metric(self, split: PreparedSplit | None = None) -> Metric:
+        """split: what is measured, where it decides how; None: for the names of the scores."""
+        ...
+
+    def notes(self, split: PreparedSplit) -> list[str]:
+        """How the answers to this split are measured, where that is not plain."""
+        ...
 
     def model_options(self) -> dict[str, Any]:
         """What the model's config must say of the labels."""

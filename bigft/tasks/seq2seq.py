@@ -12,13 +12,15 @@ from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import Seq2Seq as Options
 from bigft.data.formats.base import did_you_mean
+from bigft.data.prepare import PreparedSplit
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, stream_split
 from bigft.models.heads.lm import attach_lm_head
 from bigft.models.heads.swap import base_model
 from bigft.tasks.generation import generate
+from bigft.tasks.languages import matching
 from bigft.tasks.metrics.language_model import LanguageModelMetric
-from bigft.tasks.metrics.translation import TranslationMetric
+from bigft.tasks.metrics.translation import TranslationMetric, splitting
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
 from bigft.tasks.seq2seq_fields import pairs
 
@@ -42,12 +44,13 @@ class Seq2Seq:
         tokenizer: PreTrainedTokenizerBase,
         labels: Sequence[str],
         max_length: int | None,
+        cut_by: str = "data.max_seq_length",
     ) -> None:
         assert isinstance(config.task, Options)
         self.labels = list(labels)
         self._config, self._options = config, config.task
-        self._tokenizer, self._max_length = tokenizer, max_length
-        _set_languages(tokenizer, self._options)
+        self._tokenizer, self._max_length, self._cut_by = tokenizer, max_length, cut_by
+        self._target_lang = _set_languages(tokenizer, self._options)
         self._frame = tokenizer(text_target="a").input_ids  # with the special tokens of a target
         if tokenizer.eos_token_id is None or tokenizer.eos_token_id not in self._frame:
             raise BadInput(
@@ -76,15 +79,19 @@ class Seq2Seq:
 
     def encode(self, record: Record) -> list[Feature]:
         (prompt,) = self.encode_prompt(record)
-        labels_T, lost = self._cut(
-            self._options.max_target_length, text_target=record.fields["target"]
-        )
-        return [Feature(record.index, 0, 1, prompt.input_ids_T, labels_T, lost_targets=lost)]
+        longest = self._options.max_target_length
+        labels_T, lost = self._cut(longest, text_target=record.fields["target"])
+        notes = prompt.notes
+        if lost:
+            notes += (f"have their target cut at {longest} tokens: task.max_target_length",)
+        ids_T = prompt.input_ids_T
+        return [Feature(record.index, 0, 1, ids_T, labels_T, lost_targets=lost, notes=notes)]
 
     def encode_prompt(self, record: Record) -> list[Feature]:
         source = self._options.source_prefix + record.fields["source"]
-        input_ids_T, _ = self._cut(self._max_length, text=source)
-        return [Feature(record.index, 0, 1, input_ids_T, [])]
+        input_ids_T, lost = self._cut(self._max_length, text=source)
+        note = f"have their source cut at {self._max_length} tokens: {self._cut_by}"
+        return [Feature(record.index, 0, 1, input_ids_T, [], notes=(note,) if lost else ())]
 
     def _cut(self, max_length: int | None, **text: str) -> tuple[list[int], int]:
         """The tokens of the text, and how many were cut away; special tokens at its end stay."""
@@ -131,7 +138,7 @@ class Seq2Seq:
         base = base_model(model)
         self._check_positions(base.config)
         start = base.config.decoder_start_token_id
-        code = _language_id(self._tokenizer, self._options.target_lang)
+        code = _language_id(self._tokenizer, self._target_lang)
         if code is not None and code == self._frame[-1]:  # mBART: the code ends a text, and begins
             start = base.config.decoder_start_token_id = code
         elif code is not None:  # mBART-50, M2M-100, NLLB: the first thing that the decoder says
@@ -150,7 +157,8 @@ class Seq2Seq:
 
     def _check_positions(self, config: Any) -> None:
         names = ("max_decoder_position_embeddings", "max_position_embeddings")
-        positions = next(filter(None, (getattr(config, name, None) for name in names)), None)
+        name = next((name for name in names if getattr(config, name, None)), "")
+        positions = getattr(config, name, None)
         asked = {
             "max_target_length": self._options.max_target_length,
             "generation.max_new_tokens": self._options.generation.max_new_tokens,
@@ -158,7 +166,7 @@ class Seq2Seq:
         problems = [
             Problem(
                 f"task.{key}",
-                f"{tokens} tokens, but the decoder takes {positions}",
+                f"{tokens} tokens, but the decoder takes {positions} ({name} in config.json)",
                 f"give at most {positions}",
             )
             for key, tokens in asked.items()
@@ -210,13 +218,27 @@ class Seq2Seq:
         (part,) = parts
         return {"source": record.fields["source"], **part}
 
-    def metric(self) -> Metric:
+    def metric(self, split: PreparedSplit | None = None) -> Metric:
         if self._options.predict_with_generate:
-            return TranslationMetric(self._options.target_lang)
+            return TranslationMetric(self._options.target_lang, _targets(split))
         return LanguageModelMetric(generates=False, pattern=None)
+
+    def notes(self, split: PreparedSplit) -> list[str]:
+        if not self._options.predict_with_generate:
+            return []
+        how = splitting(self._options.target_lang, _targets(split)).how
+        return [f"BLEU splits texts into words by sacrebleu's {how}"]
 
     def text_record(self, text: str, index: int) -> Record:
         return Record(index, {"source": text}, "text", index + 1)
+
+
+def _targets(split: PreparedSplit | None) -> list[str]:
+    """Enough targets, from all over the split, to tell the script that it is written in."""
+    if split is None:
+        return []
+    numbers = np.linspace(0, split.num_records - 1, min(split.num_records, 500)).astype(int)
+    return [split.record(int(number)).fields["target"] for number in numbers]
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int64]:
@@ -226,32 +248,46 @@ def _padded(rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int64]:
     return padded_BT
 
 
-def _set_languages(tokenizer: Any, options: Options) -> None:
-    """Tells a multilingual tokenizer what it reads and writes; others have no use for it.
+def _set_languages(tokenizer: Any, options: Options) -> str | None:
+    """Tells a multilingual tokenizer what it reads and writes, and returns the latter as the
+    tokenizer spells it; None: it has no use for languages.
 
     Raises BadInput for a language that is missing or that the tokenizer does not know.
     """
     if not hasattr(tokenizer, "src_lang"):
-        return
+        return None
     codes = list(getattr(tokenizer, "lang_code_to_id", None) or tokenizer.extra_special_tokens)
-    problems = []
+    if not codes:  # FSMT's are of one pair
+        return None
+    problems: list[Problem] = []
+    spelled: list[str] = []
     for side in ("source", "target"):
-        code = getattr(options, f"{side}_lang")
-        if code is None:
-            what = f"not given, but the tokenizer has {len(codes)} languages"
-            problems.append(Problem(f"task.{side}_lang", what, f"give one, as {codes[0]}"))
-        elif code not in codes:
-            mend = did_you_mean(code, codes) or f"there are {', '.join(codes)}"
-            what = f"the tokenizer has no language {code!r}"
-            problems.append(Problem(f"task.{side}_lang", what, mend))
+        with collect(problems):
+            spelled.append(_spelled(getattr(options, f"{side}_lang"), f"task.{side}_lang", codes))
     if problems:
         raise BadInput(problems)
-    tokenizer.src_lang, tokenizer.tgt_lang = options.source_lang, options.target_lang
+    tokenizer.src_lang, tokenizer.tgt_lang = spelled
+    return spelled[1]
+
+
+def _spelled(code: str | None, key: str, codes: list[str]) -> str:
+    """The language as the tokenizer spells it."""
+    if code is None:
+        what = f"not given, but the tokenizer has {len(codes)} languages"
+        raise BadInput(Problem(key, what, f"give one, as {codes[0]}"))
+    found = matching(code, codes)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        what = f"{code!r} may be {' or '.join(found)} of the tokenizer's languages"
+        raise BadInput(Problem(key, what, "give one of them"))
+    mend = did_you_mean(code, codes) or f"there are {', '.join(codes)}"
+    raise BadInput(Problem(key, f"the tokenizer has no language {code!r}", mend))
 
 
 def _language_id(tokenizer: Any, code: str | None) -> int | None:
-    """The token that tells the language, where the tokenizer has such tokens."""
-    if not hasattr(tokenizer, "src_lang"):
+    """The token that tells the language, as the tokenizer spells it."""
+    if code is None:
         return None
     codes = getattr(tokenizer, "lang_code_to_id", None)
     found: int = codes[code] if codes else tokenizer.convert_tokens_to_ids(code)

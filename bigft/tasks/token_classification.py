@@ -11,6 +11,7 @@ import numpy as np
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import TokenClassification as Options
+from bigft.data.prepare import PreparedSplit
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, read_split
 from bigft.data.tag_schemes import Scheme, detect_scheme
@@ -37,13 +38,14 @@ class TokenClassification:
         tokenizer: PreTrainedTokenizerBase,
         labels: Sequence[str],
         max_length: int | None,
+        cut_by: str = "data.max_seq_length",
     ) -> None:
         assert isinstance(config.task, Options)
         self.labels = list(labels)
         self._config, self._options = config, config.task
         self._tokenizer = tokenizer
         self._ids = {label: number for number, label in enumerate(self.labels)}
-        self._windower = Windower(tokenizer, max_length, self._options.doc_stride)
+        self._windower = Windower(tokenizer, max_length, self._options.doc_stride, cut_by)
         self._names = set(tokenizer.model_input_names)
 
     # -- data ---------------------------------------------------------------------------------
@@ -235,8 +237,11 @@ class TokenClassification:
             ]
         return prediction
 
-    def metric(self) -> Metric:
+    def metric(self, split: PreparedSplit | None = None) -> Metric:
         return TaggingMetric(self.labels, self._options.return_entity_level_metrics)
+
+    def notes(self, split: PreparedSplit) -> list[str]:
+        return []
 
     def text_record(self, text: str, index: int) -> Record:
         """Plain text as a record without labels: its words, and where they stand."""

@@ -37,14 +37,18 @@ class Window:
 class Windower:
     """Cuts sentences for one tokenizer.
 
-    max_length: tokens of a window, special tokens included.
+    max_length: tokens of a window, special tokens included.  cut_by: what says so.
     stride: tokens that two windows share at least, as far as word borders allow; at most half
         of a window is shared.
-    Raises BadInput, naming data.max_seq_length, where no room is left for words.
+    Raises BadInput, naming what says so, where no room is left for words.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int | None, stride: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None,
+        stride: int,
+        cut_by: str = "data.max_seq_length",
     ) -> None:
         self._tokenizer = tokenizer
         sample = tokenizer("a", return_special_tokens_mask=True)
@@ -59,7 +63,7 @@ class Windower:
             if self._room < 1:
                 raise BadInput(
                     Problem(
-                        "data.max_seq_length",
+                        cut_by,
                         f"{max_length}, but {max_length - self._room} special tokens go in first",
                         f"give at least {max_length - self._room + 1}",
                     )

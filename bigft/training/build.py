@@ -31,11 +31,13 @@ from bigft.data.records import Feature
 from bigft.data.source import input_files
 from bigft.models.adapt import adapt_model, freezes_base, load_options, virtual_tokens
 from bigft.models.load import (
+    Limit,
     check_vocabulary,
     load_model,
     load_model_config,
     load_tokenizer,
     max_positions,
+    tokenizer_limit,
     tokenizer_notes,
 )
 from bigft.models.sharded import load_sharded
@@ -44,7 +46,7 @@ from bigft.tasks import TASKS
 from bigft.tasks.protocol import Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 LIBRARIES = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "datasets", "tokenizers")
 VOCABULARY = "task.json"
@@ -146,14 +148,9 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
         tokenizer = load_tokenizer(config.model, reads_words=task_class.reads_words)
         model_config = load_model_config(config.model)
         check_vocabulary(tokenizer, model_config)
-        positions = max_positions(tokenizer, model_config)
-        if positions is not None:
-            virtual = virtual_tokens(config.adapt)
-            if virtual >= positions:
-                what = f"{virtual}, but the model has {positions} positions in all"
-                raise BadInput(Problem("adapt.num_virtual_tokens", what, "give fewer"))
-            positions -= virtual
-        max_length = window_length(config.data, positions)
+        limit = row_limit(config, tokenizer, model_config)
+        notes = tokenizer_notes(tokenizer) + _overridden(tokenizer, limit)
+        max_length, cut_by = limit or (None, "")
     if problems:
         # What is wrong with the data is told in the same go.
         with collect(problems):
@@ -166,7 +163,7 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
     def build(directory: Path) -> None:
         splits, found = task_class.read(config)
         names = list(labels or found)
-        task = task_class(config, tokenizer, names, max_length)
+        task = task_class(config, tokenizer, names, max_length, cut_by)
         problems: list[Problem] = []
         written: dict[str, PreparedSplit] = {}
         for name, records in splits.items():
@@ -190,7 +187,7 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
             "task": config.task.model_dump(mode="json", exclude=NOT_OF_ROWS),
             "data": config.data.model_dump(mode="json", exclude=NOT_OF_ROWS),
             "tokenizer": _identity(tokenizer),
-            "max_length": max_length,
+            "max_length": [max_length, cut_by],
             "labels": labels and list(labels),
             "bigft": __version__,
         },
@@ -198,9 +195,12 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
     )
     directory = prepared(cache_root(), key, build)
     vocabulary = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
-    task = task_class(config, tokenizer, vocabulary["labels"], max_length)
+    task = task_class(config, tokenizer, vocabulary["labels"], max_length, cut_by)
     splits = {name: PreparedSplit(directory, name) for name in vocabulary["splits"]}
-    notes = tokenizer_notes(tokenizer) + vocabulary["notes"] + _row_notes(config.data, splits)
+    notes += vocabulary["notes"] + _row_notes(config.data, splits)
+    for name, split in splits.items():
+        if name != "train":
+            notes += [note for note in task.notes(split) if note not in notes]
     return Run(config, task, tokenizer, splits, notes, vocabulary["content"])
 
 
@@ -218,21 +218,44 @@ def global_batch(config: RunConfig, world_size: int) -> dict[str, int]:
     return {"global_batch_size": rows}
 
 
-def window_length(data: DataConfig, positions: int | None) -> int | None:
-    """Tokens of a row at most; None: no bound. Raises BadInput if the model cannot take as many."""
-    if (
-        data.max_seq_length is not None
-        and positions is not None
-        and data.max_seq_length > positions
-    ):
-        raise BadInput(
-            Problem(
-                "data.max_seq_length",
-                f"{data.max_seq_length} tokens, but the model takes {positions}",
-                f"give at most {positions}; longer samples are cut",
-            )
-        )
-    return data.max_seq_length or positions
+def row_limit(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, model_config: PretrainedConfig
+) -> Limit | None:
+    """Tokens of a row at most, and what says so; None: no bound. What the tokenizer says does not
+    count where the config says otherwise.
+
+    Raises BadInput if the model cannot take as many, or has no room beside its virtual tokens.
+    """
+    asked, virtual = config.data.max_seq_length, virtual_tokens(config.adapt)
+    positions, stated = max_positions(model_config, config.model), tokenizer_limit(tokenizer)
+    if asked is not None or (positions and positions.source.endswith("model.config_overrides")):
+        stated = None
+    bound = min(filter(None, (positions, stated)), default=None)
+    if bound is not None:
+        if virtual >= bound.tokens:
+            what = f"{virtual}, but the model has {bound.tokens} positions in all"
+            raise BadInput(Problem("adapt.num_virtual_tokens", what, "give fewer"))
+        bound = bound._replace(tokens=bound.tokens - virtual)
+    if asked is None:
+        return bound
+    if bound is not None and asked > bound.tokens:
+        what = f"{asked} tokens, but the model takes {bound.tokens}: {bound.source}"
+        mend = f"give at most {bound.tokens}; longer samples are cut"
+        raise BadInput(Problem("data.max_seq_length", what, mend))
+    return Limit(asked, "data.max_seq_length")
+
+
+def _overridden(tokenizer: PreTrainedTokenizerBase, limit: Limit | None) -> list[str]:
+    """A note where rows are longer than the tokenizer is meant for. What is saved with the model
+    says so too: other tools, and `Trained`, go by it."""
+    stated = tokenizer_limit(tokenizer)
+    if limit is None or stated is None or limit.tokens <= stated.tokens:
+        return []
+    tokenizer.model_max_length = limit.tokens
+    return [
+        f"rows hold up to {limit.tokens} tokens ({limit.source}), though model_max_length in "
+        f"tokenizer_config.json is {stated.tokens}; the trained model's says {limit.tokens}"
+    ]
 
 
 def _check_layers(model: PreTrainedModel, config: RunConfig) -> None:
@@ -281,9 +304,13 @@ def _content(directory: Path, labels: list[str]) -> str:
 
 
 def _notes(splits: dict[str, PreparedSplit]) -> list[str]:
-    """How many samples of one split occur in the training split too, by content."""
+    """What the task has to say of the records, counted, and how many samples of one split occur in
+    the training split too, by content."""
     notes = []
     for name, split in splits.items():
+        for note, (count, first) in split.notes().items():
+            known = f"{count} of {split.num_records} records of {name}"
+            notes.append(f"{known} (first {first.where}) {note}")
         if name != "train" and "train" in splits:
             train = splits["train"].content_of_record
             if shared := int(np.isin(split.content_of_record, train).sum()):
@@ -310,10 +337,7 @@ def _row_notes(data: DataConfig, splits: dict[str, PreparedSplit]) -> list[str]:
             notes.append(f"{empty} of {len(split)} rows of {name} have no target and weigh nothing")
         if lost := int(split.lost_targets.sum()):
             whole = lost + int(split.num_targets.sum())
-            notes.append(
-                f"{lost} of {whole} targets of {name} are cut away ({lost / whole:.1%}): "
-                "their samples are longer than data.max_seq_length"
-            )
+            notes.append(f"{lost} of {whole} targets of {name} are cut away ({lost / whole:.1%})")
         windows = np.bincount(split.record_of_row)
         if long := int((windows > 1).sum()):
             notes.append(

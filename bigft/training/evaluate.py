@@ -37,7 +37,7 @@ def evaluate(
     between: called after every batch, on all ranks equally often; what it raises ends it.
     """
     started = time.monotonic()
-    metric = task.metric()
+    metric = task.metric(split)
     loader = EvalLoader(
         split, task.collate, world.rank, world.size, batch_size, world.device.type == "cuda"
     )
@@ -47,7 +47,7 @@ def evaluate(
         if on_prediction is not None:
             on_prediction(record, prediction)
     states = world.gather(metric.state())
-    merged = task.metric()
+    merged = task.metric(split)
     for state in states:
         merged.merge(state)
     runtime = time.monotonic() - started

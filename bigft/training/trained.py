@@ -15,14 +15,14 @@ from bigft.config.errors import BadInput, Problem
 from bigft.config.load import load_config
 from bigft.config.sections import ModelConfig, RunConfig
 from bigft.data.records import Record
-from bigft.models.adapt import load_options, virtual_tokens
+from bigft.models.adapt import load_options
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
-from bigft.models.load import load_model, load_model_config, load_tokenizer, max_positions
+from bigft.models.load import load_model, load_model_config, load_tokenizer
 from bigft.runtime.process_group import World, choose_accelerator
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.tasks.protocol import Prediction, Task
-from bigft.training.build import Run, compute_dtype, prepare, window_length
+from bigft.training.build import Run, compute_dtype, prepare, row_limit
 from bigft.training.evaluate import Evaluation, evaluate
 from bigft.training.export import ADAPTER_CONFIG
 
@@ -71,11 +71,8 @@ class Trained:
         if task_class.auto_class.endswith("Classification"):
             names: Any = exported_config.id2label
             labels = [names[index] for index in sorted(names)]
-        positions = max_positions(tokenizer, exported_config)
-        if positions is not None:
-            positions -= virtual_tokens(config.adapt)
-        length = window_length(config.data, positions)
-        task = task_class(config, tokenizer, labels, length)
+        limit = row_limit(config, tokenizer, exported_config)
+        task = task_class(config, tokenizer, labels, *(limit or (None, "")))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if has_adapter:
             model: Any = on_its_base(config, task, place)

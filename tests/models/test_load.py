@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import LABELS, POSITIONS, byte_tokenizer, letter_tokenizer, save_tiny, tiny_model
+from tiny import (
+    LABELS,
+    POSITIONS,
+    byte_tokenizer,
+    letter_tokenizer,
+    save_tiny,
+    tiny_config,
+    tiny_model,
+)
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from transformers import BertModel, PreTrainedModel, T5Config
@@ -22,6 +30,7 @@ from bigft.models.load import (
     load_model_config,
     load_tokenizer,
     max_positions,
+    tokenizer_limit,
     tokenizer_notes,
 )
 from bigft.runtime.seeding import seed_everything
@@ -284,27 +293,33 @@ def test_more_tokens_than_embeddings_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "of_tokenizer", "expected"),
+    ("architecture", "field"),
     [
-        ("bert", None, POSITIONS),
-        ("bert", 40, 40),
-        ("bert", 400, POSITIONS),
-        ("roberta", None, POSITIONS),
-        ("roberta", POSITIONS, POSITIONS),
+        ("bert", "max_position_embeddings"),
+        ("roberta", "max_position_embeddings"),
+        ("gpt2", "n_positions"),
     ],
 )
 def test_a_row_of_max_positions_is_the_longest_that_the_model_takes(
-    architecture: str, of_tokenizer: int | None, expected: int
+    architecture: str, field: str
 ) -> None:
-    limit = {} if of_tokenizer is None else {"model_max_length": of_tokenizer}
-    model = tiny_model(architecture, pad_token_id=1)
-    positions = max_positions(letter_tokenizer(**limit), model.config)
-    assert positions == expected
-    model(input_ids=torch.full((1, expected), 7))
-    if positions == POSITIONS:
-        with pytest.raises((IndexError, RuntimeError)):
-            model(input_ids=torch.full((1, expected + 1), 7))
+    model = tiny_model(architecture, "AutoModel", pad_token_id=1)
+    tokens, source = max_positions(model.config, ModelConfig(model_name_or_path="unused"))
+    assert tokens == POSITIONS
+    assert source == f"{field} in config.json (model.config_overrides overrides it)"
+    model(input_ids=torch.full((1, tokens), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, tokens + 1), 7))
+
+
+@pytest.mark.parametrize("spelled", ["n_positions", "max_position_embeddings"])
+def test_positions_that_the_config_overrides_are_told_as_its_own(spelled: str) -> None:
+    section = ModelConfig(model_name_or_path="unused", config_overrides={spelled: POSITIONS})
+    source = "n_positions in model.config_overrides"
+    assert max_positions(tiny_config("gpt2"), section) == (POSITIONS, source)
 
 
 def test_where_neither_states_a_limit_there_is_none() -> None:
-    assert max_positions(letter_tokenizer(), T5Config(d_model=16, num_layers=1)) is None
+    section = ModelConfig(model_name_or_path="unused")
+    assert max_positions(T5Config(d_model=16, num_layers=1), section) is None
+    assert tokenizer_limit(letter_tokenizer()) is None

@@ -16,6 +16,7 @@ from bigft.data.records import IGNORE_INDEX, Record
 from bigft.tasks.seq2seq import Seq2Seq
 
 EN_ZH = {"source_lang": "en_XX", "target_lang": "zh_CN"}
+EN_ZHO = {"source_lang": "en", "target_lang": "zho"}
 ENG_ZHO = {"source_lang": "eng_Latn", "target_lang": "zho_Hans"}
 
 
@@ -77,6 +78,30 @@ def test_what_is_too_long_is_cut_before_its_eos_and_counted() -> None:
     assert feature.lost_targets == 5
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "notes"),
+    [
+        ("abcd", "klm", ()),
+        ("abcde", "klm", ("have their source cut at 6 tokens: data.max_seq_length",)),
+        ("abcd", "klmn", ("have their target cut at 5 tokens: task.max_target_length",)),
+        (
+            "abcde",
+            "klmn",
+            (
+                "have their source cut at 6 tokens: data.max_seq_length",
+                "have their target cut at 5 tokens: task.max_target_length",
+            ),
+        ),
+    ],
+)
+def test_each_side_that_is_cut_names_the_key_that_cuts_it(
+    source: str, target: str, notes: tuple[str, ...]
+) -> None:
+    one = task(max_length=6, max_target_length=5)
+    (feature,) = one.encode(record(source, target))
+    assert feature.notes == notes
+
+
 def test_the_prefix_stands_before_the_source_alone() -> None:
     tokenizer = eos_tokenizer()
     one = task(tokenizer, source_prefix="tell: ")
@@ -110,6 +135,9 @@ def test_each_side_has_its_own_sentencepiece_model(tmp_path: Path) -> None:
             ["eng_Latn", "</s>"],
             ["zho_Hans", "</s>"],
         ),
+        # As the data spells them.
+        (MBart50Tokenizer, EN_ZHO, ["en_XX", "</s>"], ["zh_CN", "</s>"]),
+        (NllbTokenizer, EN_ZHO, ["eng_Latn", "</s>"], ["zho_Hans", "</s>"]),
     ],
 )
 def test_languages_are_tokens_where_the_tokenizer_has_them(
@@ -231,15 +259,16 @@ def test_answers_are_those_of_transformers(num_beams: int) -> None:
     assert one.answer(model, one.collate(prompts)) == [{"generated": text} for text in expected]
 
 
+@pytest.mark.parametrize("codes", [EN_ZH, ENG_ZHO, EN_ZHO])
 @pytest.mark.parametrize("kind", [MBart50Tokenizer, NllbTokenizer])
-def test_an_answer_begins_with_its_language(kind: Any) -> None:
-    codes = EN_ZH if kind is MBart50Tokenizer else ENG_ZHO
+def test_an_answer_begins_with_its_language(kind: Any, codes: dict[str, str]) -> None:
     tokenizer, model = kind(), tiny_seq2seq("m2m_100")
     one = task(tokenizer, model, generation={"max_new_tokens": 4}, **codes)
     batch = one.collate(one.encode_prompt(one.text_record("a b", 0)))
     inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
     ids_T = model.generate(**inputs, max_new_tokens=4)[0].tolist()  # by transformers alone
-    assert ids_T[1] == tokenizer.convert_tokens_to_ids(codes["target_lang"])
+    spelled = "zh_CN" if kind is MBart50Tokenizer else "zho_Hans"
+    assert ids_T[1] == tokenizer.convert_tokens_to_ids(spelled)
 
 
 def test_an_answer_is_told_beside_its_source() -> None:
@@ -265,8 +294,10 @@ def test_a_missing_start_of_targets_is_refused() -> None:
 def test_targets_longer_than_the_decoder_takes_are_refused() -> None:
     long = {"max_target_length": 65, "generation": {"max_new_tokens": 66}}
     assert refusal(task, model=tiny_seq2seq("bart"), **long) == (
-        "task.max_target_length: 65 tokens, but the decoder takes 64; give at most 64\n"
-        "task.generation.max_new_tokens: 66 tokens, but the decoder takes 64; give at most 64"
+        "task.max_target_length: 65 tokens, but the decoder takes 64 "
+        "(max_position_embeddings in config.json); give at most 64\n"
+        "task.generation.max_new_tokens: 66 tokens, but the decoder takes 64 "
+        "(max_position_embeddings in config.json); give at most 64"
     )
     task(model=tiny_seq2seq("t5"), **long)  # relative positions
 
@@ -275,6 +306,10 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
     assert "the tokenizer puts no eos token behind a target" in refusal(
         task, eos_tokenizer(add_eos=False)
     )
+
+
+def several_portuguese() -> Any:
+    return NllbTokenizer(extra_special_tokens=["en_XX", "pt_BR", "pt_PT"])
 
 
 @pytest.mark.parametrize(
@@ -289,6 +324,12 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
             NllbTokenizer,
             {"source_lang": "eng_Lat", "target_lang": "zho_Hans"},
             "task.source_lang: the tokenizer has no language 'eng_Lat'; did you mean eng_Latn?",
+        ),
+        (
+            several_portuguese,
+            {"source_lang": "en", "target_lang": "pt"},
+            "task.target_lang: 'pt' may be pt_BR or pt_PT of the tokenizer's languages; give one "
+            "of them",
         ),
         (
             MBart50Tokenizer,

@@ -53,7 +53,8 @@ def test_numbers_name_the_columns_of_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "target"), [("en", "zh"), ("en_XX", "zh_CN"), ("en-GB", "zh-Hans")]
+    ("source", "target"),
+    [("en", "zh"), ("en_XX", "zh_CN"), ("en-GB", "zh-Hans"), ("eng_Latn", "zho_Hans")],
 )
 def test_translations_are_found_by_language(source: str, target: str) -> None:
     row = {"id": "1", "translation": {"zh": "你好", "en": "hello", "de": "hallo"}}
@@ -63,6 +64,20 @@ def test_translations_are_found_by_language(source: str, target: str) -> None:
 def test_the_exact_language_is_found_first() -> None:
     row = {"translation": {"en": "hello", "zh": "?", "zh_TW": "!"}}
     assert read(row, source_lang="en", target_lang="zh_TW") == [("hello", "!")]
+
+
+@pytest.mark.parametrize(("source", "target"), [("en", "zh"), ("en_XX", "cmn")])
+def test_data_may_spell_languages_as_tokenizers_do(source: str, target: str) -> None:
+    row = {"translation": {"zho_Hans": "你好", "eng_Latn": "hello", "deu_Latn": "hallo"}}
+    assert read(row, source_lang=source, target_lang=target) == [("hello", "你好")]
+
+
+def test_languages_of_a_translation_may_be_named_as_columns() -> None:
+    row = {"id": "7", "translation": {"pt_BR": "oi", "pt_PT": "ola", "en": "hello"}}
+    named = {"text_column_name": "en", "label_column_name": "pt_PT"}
+    codes = {"source_lang": "en_XX", "target_lang": "pt_XX"}
+    assert read(row, **named, **codes) == [("hello", "ola")]
+    assert read(row, label_column_name="pt_BR", **codes) == [("hello", "oi")]
 
 
 ROW = {"translation": {"en": "hello", "de": "hallo"}}
@@ -81,7 +96,19 @@ ROW = {"translation": {"en": "hello", "de": "hallo"}}
             ROW,
             {"source_lang": "en", "target_lang": "dk"},
             "train.jsonl:1: no translation in 'dk' (the target); "
-            "there are 'en', 'de': set task.target_lang",
+            "there are 'en', 'de': set task.target_lang, or name one in data.label_column_name",
+        ),
+        (
+            {"translation": {"pt_BR": "oi", "pt_PT": "ola", "en": "hello"}},
+            {"source_lang": "en_XX", "target_lang": "pt_XX"},
+            "train.jsonl:1: 'pt_XX' (the target) may be 'pt_BR' or 'pt_PT'; "
+            "name one in data.label_column_name",
+        ),
+        (
+            ROW,
+            {"text_column_name": "en", "label_column_name": "da"},
+            "train.jsonl:1: no field 'da' (the target); there are en, de, translation; "
+            "set data.label_column_name to one of these",
         ),
         (
             {"source": "a", "targte": "b"},

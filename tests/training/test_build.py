@@ -14,9 +14,9 @@ import torch
 from tiny import LABELS, byte_tokenizer, save_tiny, tiny_model
 
 from bigft.config.errors import BadInput
-from bigft.config.sections import DataConfig, RunConfig
+from bigft.config.sections import RunConfig
 from bigft.tasks.token_classification import TokenClassification
-from bigft.training.build import Run, global_batch, prepare, versions, window_length
+from bigft.training.build import Run, global_batch, prepare, versions
 
 Row = tuple[list[str], list[str | None]]
 TRAIN: list[Row] = [
@@ -240,18 +240,8 @@ def test_problems_of_model_and_data_are_told_in_one_go(
     with pytest.raises(BadInput) as caught:
         prepare(config(data={"max_seq_length": 10_000}))
     first, second = str(caught.value).splitlines()
-    assert first.startswith("data.max_seq_length: 10000 tokens, but the model takes 64; ")
+    assert first.startswith("data.max_seq_length: 10000 tokens, but the model takes 64: ")
     assert "train.jsonl:1: 2 tokens, but 1 tags" in second
-
-
-@pytest.mark.parametrize(
-    ("asked", "positions", "expected"),
-    [(None, None, None), (None, 512, 512), (64, None, 64), (64, 512, 64), (512, 512, 512)],
-)
-def test_a_row_is_as_long_as_asked_or_as_the_model_takes(
-    asked: int | None, positions: int | None, expected: int | None
-) -> None:
-    assert window_length(DataConfig(max_seq_length=asked), positions) == expected
 
 
 # -- steps --------------------------------------------------------------------------------------

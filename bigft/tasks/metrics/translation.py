@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from bigft.data.records import Record
+from bigft.tasks.languages import UNSPACED, script_in, script_of
 from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.protocol import Prediction
 
-# How BLEU splits scripts that write no spaces; sacrebleu's splitter of Japanese is a package apart.
-# Keys: ISO 639-1 and 639-3, as tokenizers and data sets spell them.
+# How BLEU finds words where spaces do not tell them, by ISO 15924's scripts. sacrebleu's other
+# splitters of such scripts fetch a model.
 SPLITTERS = {
-    **dict.fromkeys(["zh", "zho", "cmn", "yue"], "zh"),
-    **dict.fromkeys(["ja", "jpn", "th", "tha", "lo", "lao", "km", "khm", "my", "mya"], "char"),
+    **dict.fromkeys(["Hans", "Hant", "Hani"], "zh"),
+    **dict.fromkeys(["Jpan", "Hrkt", "Hira", "Kana"], "ja-mecab"),
+    **dict.fromkeys(["Kore", "Hang"], "ko-mecab"),
+    **dict.fromkeys(UNSPACED, "char"),
 }
+PACKAGES = {"ja-mecab": "sacrebleu[ja]", "ko-mecab": "sacrebleu[ko]"}
+
+
+class Splitting(NamedTuple):
+    """bleu: sacrebleu's, with its splitter.  how: the splitter and why it is this one."""
+
+    bleu: BLEU
+    how: str
+
+
+def splitting(target_lang: str | None, targets: Iterable[str]) -> Splitting:
+    """BLEU that finds words as the language of the targets is written: by its code, or where that
+    asks for no splitter of its own by the script that most targets hold. By characters where
+    sacrebleu, as it is installed, cannot."""
+    script, why = script_of(target_lang or ""), f"task.target_lang is {target_lang}"
+    if script not in SPLITTERS and ((held := script_in(targets)) or script is None):
+        script, why = held, "by the script of the targets"
+    splitter = SPLITTERS.get(script or "", "13a")
+    try:
+        return Splitting(_bleu(splitter), f"{splitter} ({why})")
+    except RuntimeError:  # its package is missing
+        why += f"; {splitter} needs {PACKAGES[splitter]}"
+        return Splitting(_bleu("char"), f"char ({why})")
+
+
+def _bleu(splitter: str) -> BLEU:
+    # force: whether a text "looks tokenised" is no question here.
+    return BLEU(tokenize=splitter, force=True)
 
 
 class TranslationMetric:
@@ -28,11 +59,9 @@ class TranslationMetric:
     merged scores are its corpus scores of all texts, to the last bit.
     """
 
-    def __init__(self, target_lang: str | None) -> None:
-        """target_lang: zh, zh_CN and zho_Hans are Chinese; None: words as in English."""
-        language = (target_lang or "").lower().replace("-", "_").split("_")[0]
-        # force: whether a text "looks tokenised" is no question here.
-        bleu = BLEU(tokenize=SPLITTERS.get(language, "13a"), force=True)
+    def __init__(self, target_lang: str | None, targets: Iterable[str] = ()) -> None:
+        """As `splitting`, the same targets on every rank."""
+        bleu = splitting(target_lang, targets).bleu
         self._scores: dict[str, BLEU | CHRF] = {"bleu": bleu, "chrf": CHRF()}
         self._targets = LanguageModelMetric(generates=False, pattern=None)
         self._counts = {name: _counts(score, "", "") for name, score in self._scores.items()}

