@@ -281,9 +281,13 @@ def _content(directory: Path, labels: list[str]) -> str:
 
 
 def _notes(splits: dict[str, PreparedSplit]) -> list[str]:
-    """How many samples of one split occur in the training split too, by content."""
+    """What the task has to say of the records, counted, and how many samples of one split occur in
+    the training split too, by content."""
     notes = []
     for name, split in splits.items():
+        for note, (count, first) in split.notes().items():
+            known = f"{count} of {split.num_records} records of {name}"
+            notes.append(f"{known} (first {first.where}) {note}")
         if name != "train" and "train" in splits:
             train = splits["train"].content_of_record
             if shared := int(np.isin(split.content_of_record, train).sum()):
