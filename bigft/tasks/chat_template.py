@@ -7,7 +7,7 @@ answer: what comes after it is what the model has to write.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
@@ -106,6 +106,12 @@ class Renderer:
         ends = [str(token) for id_, token in added if token.special or id_ in self.turn_end_ids]
         return (str(self._tokenizer.eos_token), *ends)
 
+    @cached_property
+    def _borders(self) -> set[str]:
+        """What begins a text, and what ends a text or a turn."""
+        ends = self._tokenizer.convert_ids_to_tokens(sorted(self.turn_end_ids))
+        return {str(self._tokenizer.eos_token), *ends, *([self.bos] if self.bos else [])}
+
     def prompt(self, fields: Fields, where: str) -> str:
         """The text that an answer to the last message follows."""
         return self._render(fields, fields["messages"], where, prompt=True)
@@ -159,8 +165,8 @@ class Renderer:
             notes = self._notes(fields, [*asked, turn], text[:end], where)
             if opened:
                 notes += (
-                    f"have an answer without {opened!r}, which ends the generation prompt: what "
-                    "generation begins with is not learnt",
+                    f"have an answer that does not begin with all of {opened!r}, the generation "
+                    "prompt: what is generated from is not what is learnt",
                 )
             if found and found[-1].text.startswith(text[:end]):
                 later = found[-1]
@@ -171,8 +177,8 @@ class Renderer:
         return found[::-1]
 
     def _answer(self, fields: Fields, turn: int, where: str) -> tuple[str, int, int, str]:
-        """The text up to and with the answer, where the answer begins and ends in it, and what the
-        generation prompt ends with that does not stand before the answer."""
+        """The text up to and with the answer, where the answer begins and ends in it, and the
+        generation prompt if not all of it stands there."""
         messages = fields["messages"]
         before = self._render(fields, messages[:turn], where, prompt=True)
         text = self._render(fields, messages[: turn + 1], where)
@@ -190,7 +196,7 @@ class Renderer:
                     )
                 )
             same = sum(takewhile(bool, map(eq, text, before)))
-            before, opened = before[:same], before[same:]
+            before, opened = before[:same], before.removeprefix(history)
         # White space behind an end-of-turn mark is the template's; without a mark it is the end.
         body, content = text.rstrip(), messages[turn].get("content", "").rstrip()
         marked = content.endswith(str(self._tokenizer.eos_token))
@@ -198,16 +204,20 @@ class Renderer:
         return text, len(before), end, opened
 
     def _notes(
-        self, fields: Fields, turns: Iterable[int], text: str, where: str
+        self, fields: Fields, turns: Sequence[int], text: str, where: str
     ) -> tuple[str, ...]:
         """What the text, which ends with the last of the turns, does not hold of them."""
-        turns = list(turns)
         messages = fields["messages"][: turns[-1] + 1]
         notes = []
         for turn in turns:
-            role, content = messages[turn]["role"], messages[turn].get("content")
-            if not _shows(text, content or ""):
+            role, content = messages[turn]["role"], messages[turn].get("content") or ""
+            if not _shows(text, content):
                 notes.append(f"lose text of the {role} to the chat template")
+            if self.has_template and any(mark in content for mark in self._borders):
+                notes.append(
+                    f"hold in the text of the {role} what begins or ends a text or a turn: is it "
+                    "rendered already?"
+                )
         keys = [(messages[turn]["role"], key) for turn in turns for key in _further(messages[turn])]
         for role, key in dict.fromkeys(keys):
             without = [
@@ -283,9 +293,10 @@ def _nothing_to_learn(messages: Sequence[Message], where: str) -> Problem:
 
 
 def _further(message: Message) -> list[str]:
-    """Its keys beside role and text that say something. Which call a result belongs to
-    (tool_call_id) is told by the order, too."""
-    known = ("role", "content", "weight", "tool_call_id")
+    """Its keys beside role and text that say something. Which call a tool's result belongs to is
+    told by the order, too."""
+    links = ("name", "tool_call_id") if message["role"] == "tool" else ()
+    known = ("role", "content", "weight", *links)
     return [key for key in message if key not in known and message[key] not in (None, "", [], {})]
 
 
