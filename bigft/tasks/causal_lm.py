@@ -19,7 +19,7 @@ from bigft.data.source import SPLITS, stream_split
 from bigft.models.heads.lm import attach_lm_head
 from bigft.tasks import lm_batch
 from bigft.tasks.chat_template import Rendered, Renderer, use_template
-from bigft.tasks.conversations import last_answer, normalised
+from bigft.tasks.conversations import conversation_notes, last_answer, normalised
 from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
 from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
@@ -86,10 +86,13 @@ class CausalLM:
     def encode(self, record: Record) -> list[Feature]:
         """Of a conversation one row, cut at the right; several where the template rewrites its
         history. Of plain text windows that do not overlap."""
+        notes = conversation_notes(record.fields)
         if "text" in record.fields:
             rows = self._windows(record)
         else:
-            rows = [self._row(record, rendered) for rendered in self._rendered(record)]
+            texts = self._rendered(record)
+            rows = [self._row(record, rendered) for rendered in texts]
+            notes += [note for rendered in texts for note in rendered.notes]
         lost = sum(row.lost_targets for row in rows)
         rows = [row for row in rows if row.num_targets]
         if not rows:
@@ -98,10 +101,9 @@ class CausalLM:
             replace(row, window=window, num_windows=len(rows), lost_targets=0)
             for window, row in enumerate(rows)
         ]
-        notes = rows[-1].notes
         if lost:
-            notes += (f"are cut at {self._max_length} tokens: {self._cut_by}",)
-        return [*rows[:-1], replace(rows[-1], lost_targets=lost, notes=notes)]
+            notes.append(f"are cut at {self._max_length} tokens: {self._cut_by}")
+        return [*rows[:-1], replace(rows[-1], lost_targets=lost, notes=tuple(notes))]
 
     def _rendered(self, record: Record) -> list[Rendered]:
         if self._options.assistant_only_loss:
@@ -150,7 +152,8 @@ class CausalLM:
         return Feature(record.index, 0, 1, ids_T[:end], kept_T, columns, lost)
 
     def _windows(self, record: Record) -> list[Feature]:
-        """Every token is a target once, but the first of a window; eos ends the record."""
+        """Every token is a target once, but the first of a window; bos begins the record and eos
+        ends it, unless its text says so itself."""
         if self._options.predict_with_generate:
             raise BadInput(
                 Problem(
@@ -159,9 +162,10 @@ class CausalLM:
                     "set it to false",
                 )
             )
-        text = self.renderer.bos + record.fields["text"]
+        text, bos, eos = record.fields["text"], self.renderer.bos, self.tokenizer.eos_token
+        text = text if text.startswith(bos) else bos + text
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        ids = [*ids, self.tokenizer.eos_token_id]
+        ids += [] if text.rstrip().endswith(eos) else [self.tokenizer.eos_token_id]
         length = self._max_length or len(ids)
         return [
             self._cut(record, window, [True] * len(window))

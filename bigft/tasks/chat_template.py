@@ -6,29 +6,34 @@ answer: what comes after it is what the model has to write.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
+from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
-from bigft.tasks.conversations import ASSISTANT, Fields, Message
+from bigft.tasks.conversations import ASSISTANT, Fields, Message, is_learnt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # What serves where the tokenizer has no template, by the form of the data. bos_token is empty
-# where the tokenizer puts none before a text.
+# where the tokenizer puts none before a text. A text that holds its bos or eos gets no second one.
+BOS = "{{ '' if messages[0]['content'].startswith(bos_token) else bos_token }}"
+EOS = "{{ '' if message['content'].rstrip().endswith(eos_token) else eos_token }}"
 PLAIN = {
-    "prompt": (
-        "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
-        "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "prompt": BOS
+    + (
+        "{% for message in messages %}{{ message['content'] }}"
+        "{% if message['role'] == 'assistant' %}" + EOS + "{% endif %}{% endfor %}"
     ),
     "instruction": (
         "{{ bos_token }}{% for message in messages %}"
-        "{% if message['role'] == 'assistant' %}{{ message['content'] }}{{ eos_token }}\n\n"
+        "{% if message['role'] == 'assistant' %}{{ message['content'] }}" + EOS + "\n\n"
         "{% elif message['role'] == 'user' %}"
         "### Instruction:\n{{ message['content'] }}\n\n### Response:\n"
         "{% else %}{{ message['content'] }}\n\n{% endif %}{% endfor %}"
@@ -41,11 +46,13 @@ class Rendered:
     """answers: (start, end) of characters of `text`, ascending: what is to be learnt.
 
     prompt: how many characters stand before the conversation's last answer; 0: it is not in here.
+    notes: what the template leaves out or does not write: see Feature.notes.
     """
 
     text: str
     answers: tuple[tuple[int, int], ...]
     prompt: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def use_template(tokenizer: PreTrainedTokenizerBase, file: str | None) -> None:
@@ -85,32 +92,60 @@ class Renderer:
         """The mark with which the template ends an answer, where that is a token of its own."""
         talk = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
         try:
-            (rendered,) = self.answers({"messages": talk, "form": "prompt"}, "", last_only=True)
+            text, start, end, _ = self._answer({"messages": talk, "form": "prompt"}, 1, "")
         except BadInput:
             return set()  # a template for other conversations: eos it is
-        start, end = rendered.answers[-1]
-        ids = self._tokenizer(rendered.text[start:end], add_special_tokens=False)["input_ids"]
+        ids = self._tokenizer(text[start:end], add_special_tokens=False)["input_ids"]
         return set(ids[-1:]) & set(self._tokenizer.added_tokens_decoder)
+
+    @cached_property
+    def _stops(self) -> tuple[str, ...]:
+        """Tokens that may end a text. Of added ones that are not special, as those around tool
+        calls, only the one that ends an answer."""
+        added = self._tokenizer.added_tokens_decoder.items()
+        ends = [str(token) for id_, token in added if token.special or id_ in self.turn_end_ids]
+        return (str(self._tokenizer.eos_token), *ends)
+
+    @cached_property
+    def _borders(self) -> set[str]:
+        """What begins a text, and what ends a text or a turn."""
+        ends = self._tokenizer.convert_ids_to_tokens(sorted(self.turn_end_ids))
+        return {str(self._tokenizer.eos_token), *ends, *([self.bos] if self.bos else [])}
 
     def prompt(self, fields: Fields, where: str) -> str:
         """The text that an answer to the last message follows."""
         return self._render(fields, fields["messages"], where, prompt=True)
 
     def whole(self, fields: Fields, where: str, with_prompt: bool) -> Rendered:
-        """The conversation in one text, all of it to be learnt.
+        """The conversation in one text, all of it to be learnt but for answers marked otherwise.
 
         with_prompt: find the last answer in it, too.
         """
-        text = self._render(fields, fields["messages"], where)
+        messages: Sequence[Message] = fields["messages"]
+        text = self._render(fields, messages, where)
+        edges = [0]
+        for turn, message in enumerate(messages):
+            if message["role"] == ASSISTANT and not is_learnt(message):
+                upto, start, end, _ = self._answer(fields, turn, where)
+                if not text.startswith(upto[:end]):
+                    what = (
+                        f"the chat template writes message {turn + 1} otherwise once another "
+                        "follows: which tokens are not to be learnt cannot be told"
+                    )
+                    raise BadInput(Problem(where, what, "set task.assistant_only_loss to true"))
+                edges += [start, end]
+        edges.append(len(text))
         prompt = self.answers(fields, where, last_only=True)[0].prompt if with_prompt else 0
-        return Rendered(text, ((0, len(text)),), prompt)
+        notes = self._notes(fields, range(len(messages)), text, where)
+        return Rendered(text, tuple(zip(edges[::2], edges[1::2], strict=True)), prompt, notes)
 
     def answers(self, fields: Fields, where: str, last_only: bool) -> list[Rendered]:
         """The texts that teach the answers of a conversation: one, where the template lets it.
 
         A template may write earlier turns otherwise once another follows (without their thoughts,
         say). Such an answer gets a text of its own, which ends with it: what the model sees when
-        it is to write it. An answer to nothing, at the very beginning, is not learnt.
+        it is to write it. Not learnt are an answer to nothing, at the very beginning, and one that
+        is marked so.
 
         where: the sample, for messages.  last_only: the conversation's last answer alone.
         Raises BadInput if the template fails, or if it changes what stands before an answer.
@@ -118,28 +153,36 @@ class Renderer:
         messages: Sequence[Message] = fields["messages"]
         first = max(1, fields.get("first_answer", 0))
         turns = [
-            turn
-            for turn, message in enumerate(messages)
-            if message["role"] == ASSISTANT and turn >= first
+            turn for turn, message in enumerate(messages) if is_learnt(message) and turn >= first
         ]
         if not turns:
-            problem = "no answer to a message in the conversation: nothing to learn"
-            raise BadInput(Problem(where, problem, "put a user's message before the answer"))
+            raise BadInput(_nothing_to_learn(messages[first:], where))
         found: list[Rendered] = []  # the latest first
         for turn in reversed(turns[-1:] if last_only else turns):
-            text, start, end = self._answer(fields, turn, where)
+            text, start, end, opened = self._answer(fields, turn, where)
+            before = [] if found else range(turn)  # the latest text shows all that is asked
+            asked = [at for at in before if messages[at]["role"] != ASSISTANT]
+            notes = self._notes(fields, [*asked, turn], text[:end], where)
+            if opened:
+                notes += (
+                    f"have an answer that does not begin with all of {opened!r}, the generation "
+                    "prompt: what is generated from is not what is learnt",
+                )
             if found and found[-1].text.startswith(text[:end]):
                 later = found[-1]
-                found[-1] = replace(later, answers=((start, end), *later.answers))
+                answers, notes = ((start, end), *later.answers), (*notes, *later.notes)
+                found[-1] = replace(later, answers=answers, notes=notes)
             else:
-                found.append(Rendered(text, ((start, end),), 0 if found else start))
+                found.append(Rendered(text, ((start, end),), 0 if found else start, notes))
         return found[::-1]
 
-    def _answer(self, fields: Fields, turn: int, where: str) -> tuple[str, int, int]:
-        """The text up to and with the answer, and where the answer begins and ends in it."""
+    def _answer(self, fields: Fields, turn: int, where: str) -> tuple[str, int, int, str]:
+        """The text up to and with the answer, where the answer begins and ends in it, and the
+        generation prompt if not all of it stands there."""
         messages = fields["messages"]
         before = self._render(fields, messages[:turn], where, prompt=True)
         text = self._render(fields, messages[: turn + 1], where)
+        opened = ""
         if not text.startswith(before):
             # A generation prompt may open what the answer does not hold (a thought, say).
             history = self._render(fields, messages[:turn], where)
@@ -152,17 +195,64 @@ class Renderer:
                         "give another data.chat_template, or set task.assistant_only_loss to false",
                     )
                 )
-            same = (ours == theirs for ours, theirs in zip(text, before, strict=False))
-            before = before[: sum(takewhile(bool, same))]
+            same = sum(takewhile(bool, map(eq, text, before)))
+            before, opened = before[:same], before.removeprefix(history)
         # White space behind an end-of-turn mark is the template's; without a mark it is the end.
         body, content = text.rstrip(), messages[turn].get("content", "").rstrip()
-        end = len(text) if content and body.endswith(content) else len(body)
-        return text, len(before), end
+        marked = content.endswith(str(self._tokenizer.eos_token))
+        end = len(text) if content and body.endswith(content) and not marked else len(body)
+        return text, len(before), end, opened
+
+    def _notes(
+        self, fields: Fields, turns: Sequence[int], text: str, where: str
+    ) -> tuple[str, ...]:
+        """What the text, which ends with the last of the turns, does not hold of them."""
+        messages = fields["messages"][: turns[-1] + 1]
+        notes = []
+        for turn in turns:
+            role, content = messages[turn]["role"], messages[turn].get("content") or ""
+            if not _shows(text, content):
+                notes.append(f"lose text of the {role} to the chat template")
+            if self.has_template and any(mark in content for mark in self._borders):
+                notes.append(
+                    f"hold in the text of the {role} what begins or ends a text or a turn: is it "
+                    "rendered already?"
+                )
+        keys = [(messages[turn]["role"], key) for turn in turns for key in _further(messages[turn])]
+        for role, key in dict.fromkeys(keys):
+            without = [
+                {name: each[name] for name in each if name != key}
+                if turn in turns and each["role"] == role
+                else each
+                for turn, each in enumerate(messages)
+            ]
+            if self._is_same(text, fields, without, where):
+                notes.append(
+                    f"hold {key!r} in a turn of the {role}, which neither bigft nor the chat "
+                    "template reads"
+                )
+        asks = len(turns) > 1  # once a conversation is enough
+        no_tools = {**fields, "tools": None}
+        if asks and fields.get("tools") and self._is_same(text, no_tools, messages, where):
+            notes.append("hold 'tools', which the chat template does not read")
+        if messages[-1]["role"] == ASSISTANT and not text.rstrip().endswith(self._stops):
+            notes.append(
+                "end an answer with no stop token, so that the model does not learn to stop: let "
+                f"data.chat_template write {self._tokenizer.eos_token} after an answer"
+            )
+        return tuple(notes)
+
+    def _is_same(self, text: str, fields: Fields, messages: Sequence[Message], where: str) -> bool:
+        try:
+            return self._render(fields, messages, where).startswith(text)
+        except BadInput:
+            return False  # it is read
 
     def _render(
         self, fields: Fields, messages: Sequence[Message], where: str, prompt: bool = False
     ) -> str:
         extra: dict[str, Any] = {}
+        messages = [{key: each[key] for key in each if key != "weight"} for each in messages]
         if not self.has_template:
             if fields["form"] not in PLAIN:
                 raise BadInput(
@@ -176,7 +266,7 @@ class Renderer:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    list(messages),
+                    messages,
                     tools=fields.get("tools"),
                     tokenize=False,
                     add_generation_prompt=prompt,
@@ -192,6 +282,31 @@ class Renderer:
                     "mend the sample, or give another data.chat_template",
                 )
             ) from error
+
+
+def _nothing_to_learn(messages: Sequence[Message], where: str) -> Problem:
+    if any(message["role"] == ASSISTANT for message in messages):
+        what = "every answer in the conversation is marked as not to be learnt"
+        return Problem(where, what, "delete it, or mark one as to be learnt")
+    what = "no answer to a message in the conversation: nothing to learn"
+    return Problem(where, what, "put a user's message before the answer")
+
+
+def _further(message: Message) -> list[str]:
+    """Its keys beside role and text that say something. Which call a tool's result belongs to is
+    told by the order, too."""
+    links = ("name", "tool_call_id") if message["role"] == "tool" else ()
+    known = ("role", "content", "weight", *links)
+    return [key for key in message if key not in known and message[key] not in (None, "", [], {})]
+
+
+def _shows(text: str, part: str) -> bool:
+    """Whether the part stands in the text; its white space may differ, and it may be JSON there."""
+    if part.strip() in text:
+        return True
+    quoted = json.dumps(part, ensure_ascii=False)[1:-1]
+    text, part, quoted = ("".join(each.split()) for each in (text, part, quoted))
+    return part in text or quoted in text
 
 
 def leading_bos(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,7 +1,8 @@
 """One form for every way to write what a language model learns from.
 
 A record becomes {"text"}, or {"messages", "form", "first_answer", "tools"}: `messages` as OpenAI
-writes them, `first_answer` the message from which on answers may be targets.
+writes them (`weight: 0` is an answer that is not learnt), `first_answer` the message from which on
+answers may be targets. "markers": fields beside them that may tell what is learnt and are not read.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ ROLES = {
     "observation": "tool",
 }
 ASSISTANT = "assistant"
+# What says in a message whether it is learnt: in the data of OpenAI and Mistral (weight), axolotl
+# (train, training), tinker (trainable), ms-swift, xtuner, slime (loss), verl (loss_mask),
+# LLaMA-Factory (loss, loss_weight), torchtune (masked). 0 and 1, or false and true.
+LEARNT = ("weight", "train", "training", "trainable", "loss", "loss_mask", "loss_weight",
+          "loss_scale")  # fmt: skip
+MASKED = ("mask", "masked")
 
 
 class Form(NamedTuple):
@@ -79,7 +86,9 @@ def normalised(
             if len(problems) > MAX_PROBLEMS:
                 break
             continue
+        markers = [name for name in (*LEARNT, *MASKED) if record.fields.get(name) is not None]
         for fields in samples:
+            fields |= {"markers": markers} if markers else {}
             yield replace(record, index=number, fields=fields)
             number += 1
     if problems:
@@ -118,11 +127,33 @@ def prompt_record(record: Record) -> Record:
 
 
 def last_answer(fields: Fields) -> tuple[str, str]:
-    """The conversation's last answer, and the message that it answers; "" where there is none."""
+    """The last answer that may be learnt, and the message that it answers; "" if there is none."""
     texts = {-1: "", **{at: m.get("content", "") for at, m in enumerate(fields["messages"])}}
-    answers = [at for at, m in enumerate(fields["messages"]) if m["role"] == ASSISTANT]
+    answers = [at for at, message in enumerate(fields["messages"]) if is_learnt(message)]
     last = max(answers, default=-1)
     return texts[last], texts[max(last - 1, -1)]
+
+
+def is_learnt(message: Message) -> bool:
+    """Whether it is an answer that nothing marks as not to be learnt."""
+    return bool(message["role"] == ASSISTANT and message.get("weight") != 0)
+
+
+def conversation_notes(fields: Fields) -> list[str]:
+    """What is not done with a record that its author may have meant: see Feature.notes."""
+    notes = [
+        f"hold a field {name!r}, which is not read: mark the messages themselves"
+        for name in fields.get("markers", ())
+    ]
+    messages = fields.get("messages", ())
+    asked = [m["role"] for m in messages if m["role"] != ASSISTANT and m.get("weight") == 1]
+    notes += [
+        f"mark a turn of the {role} as one to learn: only answers are"
+        for role in dict.fromkeys(asked)
+    ]
+    if messages and messages[-1]["role"] != ASSISTANT:
+        notes.append(f"end with a turn of the {messages[-1]['role']}, which no answer follows")
+    return notes
 
 
 # -- which form ---------------------------------------------------------------------------------
@@ -267,8 +298,9 @@ def _message(value: Any, where: str) -> Message:
         mend = did_you_mean(str(role), list(ROLES)) or f"there are {', '.join(ROLES)}"
         raise _Wrong(f"{where} has the unknown role {role!r}", mend)
     content = value.get("content", value.get("value"))
-    message = {key: value[key] for key in value if key not in ("role", "from", "content", "value")}
-    message = {"role": ROLES[role], **message}
+    read = ("role", "from", "content", "value", *LEARNT, *MASKED)
+    message = {key: value[key] for key in value if key not in read}
+    message = {"role": ROLES[role], **message, **_weight(value, where)}
     if content is None and value.get("tool_calls"):
         return message
     if not isinstance(content, str):
@@ -279,6 +311,22 @@ def _message(value: Any, where: str) -> Message:
     if ROLES[role] == ASSISTANT and not content.strip() and not value.get("tool_calls"):
         raise _Wrong(f"{where}, the assistant's, is empty", "write an answer or delete it")
     return message | {"content": content}
+
+
+def _weight(message: Fields, where: str) -> Message:
+    """Whether it is learnt, as OpenAI writes it; {} where nothing tells."""
+    told = {key: message[key] for key in (*LEARNT, *MASKED) if message.get(key) is not None}
+    for key, value in told.items():
+        # 1 is "learnt" in many a mask, and "masked" in others.
+        if not isinstance(value, bool) and (key in MASKED or value not in (0, 1)):
+            raise _Wrong(
+                f"`{key}` of {where} is {value!r}, which does not tell whether it is learnt",
+                'write "weight": 0 (not learnt) or 1, or name the key otherwise',
+            )
+    weights = {int(bool(value) != (key in MASKED)) for key, value in told.items()}
+    if len(weights) > 1:
+        raise _Wrong(f"{', '.join(told)} of {where} contradict each other", "keep one of them")
+    return {"weight": weights.pop()} if weights else {}
 
 
 def _answered(messages: list[Message], name: str) -> list[Message]:

@@ -78,6 +78,12 @@ def test_what_is_spoilt_here_is_accepted_as_it_is(notes: Callable[..., list[str]
         ({"messages": [message("user", "hi " * 40), message("assistant", "ho")]},
          "chat.jsonl:2: its 3 targets stand beyond the first 48 tokens: nothing is left to learn; "
          "raise data.max_seq_length, or delete the sample"),
+        ({"messages": [message("user", "hi"), message("assistant", "ho") | {"weight": 0.5}]},
+         "chat.jsonl:2: `weight` of message 2 of `messages` is 0.5, which does not tell whether it "
+         'is learnt; write "weight": 0 (not learnt) or 1, or name the key otherwise'),
+        ({"messages": [message("user", "hi"), message("assistant", "ho") | {"train": False}]},
+         "chat.jsonl:2: every answer in the conversation is marked as not to be learnt; delete it, "
+         "or mark one as to be learnt"),
         ({"messages": [message(["user"], "hi")]},  # type: ignore[arg-type]
          "chat.jsonl:2: message 1 of `messages` has the unknown role ['user']; did you mean user?"),
         ('{"messages": [{"role": "user", "content": "\\ud83d"}]}',
@@ -95,6 +101,27 @@ def test_a_sample_that_cannot_be_used(
     with Path("chat.jsonl").open("a") as file:
         file.write(text + "\n")
     assert refused() == [answer]
+
+
+def test_what_is_not_done_with_conversations_is_counted_with_the_first_line(
+    notes: Callable[..., list[str]], place: Path
+) -> None:
+    odd = {"messages": [*GOOD["messages"], message("user", "and?")]}
+    dropped = {"messages": [message("user", "hi"), message("assistant", "ho") | {"learn": False}]}
+    Path("chat.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (GOOD, odd, odd, dropped)))
+    expected = [
+        "2 of 4 records of train (first chat.jsonl:2) end with a turn of the user, which no answer "
+        "follows",
+        "1 of 4 records of train (first chat.jsonl:4) hold 'learn' in a turn of the assistant, "
+        "which neither bigft nor the chat template reads",
+    ]
+    assert notes() == expected
+    assert notes() == expected  # from the cache, too
+    Path("bare.jinja").write_text(TEMPLATE.replace("<s>", "").replace("</s>", ""))
+    assert notes("data.chat_template=bare.jinja")[0] == (
+        "4 of 4 records of train (first chat.jsonl:1) end an answer with no stop token, so that "
+        "the model does not learn to stop: let data.chat_template write </s> after an answer"
+    )
 
 
 def test_a_tokenizer_without_eos(refused: Refused, place: Path) -> None:

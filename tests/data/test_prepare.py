@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,14 @@ def test_records_without_a_row_may_fill_a_whole_part(tmp_path: Path) -> None:
 def test_a_split_without_a_sample_is_refused(tmp_path: Path, source: list[Record]) -> None:
     with pytest.raises(BadInput, match="validation: has no sample"):
         prepare_split(tmp_path, "validation", source, lambda record: [])
+
+
+def test_notes_are_counted_by_record(tmp_path: Path) -> None:
+    def noted(record: Record) -> list[Feature]:
+        return [replace(row, notes=("odd",) * (record.index % 2)) for row in encode(record)]
+
+    split = prepare_split(tmp_path, "train", records(150), noted, 2)
+    assert split.notes() == {"odd": (75, split.record(1))}
 
 
 def test_a_date_of_a_parquet_file_is_kept_as_text(tmp_path: Path) -> None:

@@ -80,6 +80,19 @@ def test_only_the_last_answer_with_mask_history() -> None:
     assert targets(task, feature) == ["f<|im_end|>"]
 
 
+@pytest.mark.parametrize("assistant_only_loss", [True, False])
+def test_a_turn_marked_as_not_to_be_learnt_is_no_target(assistant_only_loss: bool) -> None:
+    task = causal_task(task={"assistant_only_loss": assistant_only_loss})
+    marked = talk("ab", "cd", "e", "f")
+    marked.fields["messages"][1]["weight"] = 0
+    (feature,) = task.encode(marked)
+    (whole,) = task.encode(talk("ab", "cd", "e", "f"))
+    assert feature.input_ids_T == whole.input_ids_T
+    pairs = zip(feature.labels_T, whole.labels_T, strict=True)
+    left_out = [label for ours, label in pairs if ours != label]
+    assert task.tokenizer.decode(left_out) == "cd<|im_end|>"
+
+
 def test_every_token_without_assistant_only_loss() -> None:
     task = causal_task(task={"assistant_only_loss": False, "predict_with_generate": True})
     (feature,) = task.encode(talk("ab", "cd"))
@@ -174,6 +187,35 @@ def test_a_window_of_a_lone_token_teaches_nothing_and_is_left_out() -> None:
 def test_a_text_without_a_bound_is_one_row() -> None:
     (feature,) = causal_task().encode(plain("ab" * 500))
     assert feature.length == 1002
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("<s>ab</s>", "<s>ab</s>"),
+        ("<s>ab", "<s>ab</s>"),
+        ("ab</s>", "<s>ab</s>"),
+        ("<s>ab</s>\n", "<s>ab</s>\n"),  # as templates end a turn
+        ("<s>ab</s><s>cd", "<s>ab</s><s>cd</s>"),
+    ],
+)
+def test_bos_and_eos_are_added_where_a_text_lacks_them(text: str, row: str) -> None:
+    task = causal_task()
+    (feature,) = task.encode(plain(text))
+    assert text_of(task, feature) == row
+
+
+def test_a_pair_that_holds_bos_and_eos_gets_no_second_ones() -> None:
+    task = causal_task(template=None)
+    (expected,) = task.encode(talk("ab", "cd", form="prompt"))
+    assert text_of(task, expected) == "<s>abcd</s>"
+    (feature,) = task.encode(talk("<s>ab", "cd</s>", form="prompt"))
+    assert (feature.input_ids_T, feature.labels_T) == (expected.input_ids_T, expected.labels_T)
+    (asked,) = task.encode_prompt(talk("<s>ab", form="prompt"))
+    assert text_of(task, asked) == "<s>ab"
+    (expected,) = task.encode(talk("ab", "cd", form="instruction"))
+    (feature,) = task.encode(talk("ab", "cd</s>", form="instruction"))
+    assert feature.input_ids_T == expected.input_ids_T
 
 
 def test_nothing_is_generated_from_plain_text() -> None:

@@ -173,6 +173,43 @@ def test_a_line_end_as_the_mark_ends_no_generation() -> None:
     assert Renderer(chat_tokenizer(BARE)).turn_end_ids == set()
 
 
+def masked(fields: dict[str, Any], *turns: int) -> dict[str, Any]:
+    """The same conversation, the turns marked as not to be learnt."""
+    messages = [
+        message | ({"weight": 0} if turn in turns else {"weight": 1})
+        for turn, message in enumerate(fields["messages"])
+    ]
+    return fields | {"messages": messages}
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA, MISTRAL, GEMMA, THINKING])
+def test_a_turn_marked_as_not_to_be_learnt_is_read(template: str) -> None:
+    whole, first = marked(template, talk(*TALK)), marked(template, masked(talk(*TALK), 1))
+    assert [text.replace("[[", "").replace("]]", "") for text in first] == [
+        text.replace("[[", "").replace("]]", "") for text in whole
+    ]
+    assert [text.count("Hello.") for text in first] == [1]
+    assert [text.split("[[")[1].strip().startswith("Fine") for text in first] == [True]
+
+
+def test_a_template_does_not_see_the_marks() -> None:
+    shown = "{% for message in messages %}{{ message | tojson }}<|im_end|>{% endfor %}"
+    assert marked(shown, masked(talk("a", "b"))) == marked(shown, talk("a", "b"))
+
+
+def test_the_last_answer_that_may_be_learnt_alone() -> None:
+    (text,) = marked(CHATML, masked(talk(*TALK), 3), last_only=True)
+    assert text.endswith("[[Hello.<|im_end|>]]\n")
+
+
+def test_all_of_a_conversation_but_what_is_marked() -> None:
+    fields = masked(talk(*TALK), 1)
+    rendered = Renderer(chat_tokenizer(CHATML)).whole(fields, WHERE, with_prompt=True)
+    learnt = [rendered.text[start:end] for start, end in rendered.answers]
+    assert "Hello.<|im_end|>".join(learnt) == rendered.text
+    assert len(learnt) == 2
+
+
 # -- refused ------------------------------------------------------------------------------------
 
 
@@ -214,6 +251,23 @@ def test_a_conversation_without_any_template() -> None:
 
 def test_an_answer_to_nothing_alone_teaches_nothing() -> None:
     assert "no answer to a message" in refusal(CHATML, talk("", "Welcome!", "a"))
+
+
+def test_a_conversation_whose_answers_are_all_marked_teaches_nothing() -> None:
+    assert refusal(CHATML, masked(talk(*TALK), 1, 3)) == (
+        "train.jsonl:7: every answer in the conversation is marked as not to be learnt; delete it, "
+        "or mark one as to be learnt"
+    )
+
+
+def test_a_marked_answer_that_is_written_otherwise_later_cannot_be_left_out_of_all() -> None:
+    fields = masked(talk("a", "<think>x</think>b", "c", "d"), 1)
+    with pytest.raises(BadInput) as caught:
+        Renderer(chat_tokenizer(THINKING)).whole(fields, WHERE, with_prompt=False)
+    assert str(caught.value) == (
+        "train.jsonl:7: the chat template writes message 2 otherwise once another follows: which "
+        "tokens are not to be learnt cannot be told; set task.assistant_only_loss to true"
+    )
 
 
 # -- a template of one's own --------------------------------------------------------------------

@@ -9,7 +9,12 @@ import pytest
 
 from bigft.config.errors import BadInput
 from bigft.data.records import Record
-from bigft.tasks.conversations import last_answer, normalised, prompt_record
+from bigft.tasks.conversations import (
+    conversation_notes,
+    last_answer,
+    normalised,
+    prompt_record,
+)
 
 USER = {"role": "user", "content": "q"}
 ANSWER = {"role": "assistant", "content": "a"}
@@ -233,3 +238,81 @@ def test_an_object_without_a_prompt_is_named() -> None:
     assert str(caught.value).startswith("p.jsonl:3: no prompt in the object (fields: query); ")
     with pytest.raises(BadInput, match="no message to answer in 'messages'"):
         prompt_record(Record(0, {"messages": [ANSWER]}, "p.jsonl", 3))
+
+
+# -- what is not to be learnt -------------------------------------------------------------------
+
+LEARNT_KEYS = ["weight", "train", "training", "trainable"]
+LEARNT_KEYS += ["loss", "loss_mask", "loss_weight", "loss_scale"]
+
+
+@pytest.mark.parametrize("key", LEARNT_KEYS)
+@pytest.mark.parametrize(("value", "weight"), [(0, 0), (0.0, 0), (False, 0), (1, 1), (True, 1)])
+def test_what_marks_a_turn_as_learnt_or_not_becomes_its_weight(
+    key: str, value: Any, weight: int
+) -> None:
+    for row in (
+        {"messages": [USER, ANSWER | {key: value}]},
+        {"conversations": [{"from": "human", "value": "q"},
+                           {"from": "gpt", "value": "a", key: value}]},
+        {"prompt": [USER], "completion": [ANSWER | {key: value}]},
+    ):  # fmt: skip
+        (fields,) = read(row)
+        assert fields["messages"] == [USER, ANSWER | {"weight": weight}]
+
+
+@pytest.mark.parametrize("key", ["mask", "masked"])
+def test_a_masked_turn_has_no_weight(key: str) -> None:
+    (fields,) = read({"messages": [USER, ANSWER | {key: True}, USER, ANSWER | {key: False}]})
+    assert [message.get("weight") for message in fields["messages"]] == [None, 0, None, 1]
+
+
+def test_a_mark_that_is_null_says_nothing() -> None:
+    (fields,) = read({"messages": [USER | {"loss": None}, ANSWER | {"loss": None, "mask": None}]})
+    assert fields["messages"] == [USER, ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("marks", "error"),
+    [
+        ({"weight": 0.5}, "`weight` of message 2 of `messages` is 0.5, which does not tell whether "
+         'it is learnt; write "weight": 0 (not learnt) or 1, or name the key otherwise'),
+        ({"train": "no"}, "`train` of message 2 of `messages` is 'no', which does not tell"),
+        ({"loss_mask": [0, 1]}, "`loss_mask` of message 2 of `messages` is [0, 1], which does not"),
+        ({"mask": 1}, "`mask` of message 2 of `messages` is 1, which does not tell"),
+        ({"loss": True, "weight": 0}, "weight, loss of message 2 of `messages` contradict each "
+         "other; keep one of them"),
+    ],
+)  # fmt: skip
+def test_a_mark_that_is_not_understood_is_refused(marks: dict[str, Any], error: str) -> None:
+    assert refusal({"messages": [USER, ANSWER | marks]}).startswith(f"d.jsonl:1: {error}")
+
+
+@pytest.mark.parametrize(
+    ("row", "notes"),
+    [
+        ({"messages": [USER, ANSWER]}, []),
+        ({"messages": [USER | {"weight": 0}, ANSWER]}, []),
+        ({"messages": [USER, ANSWER, USER]},
+         ["end with a turn of the user, which no answer follows"]),
+        ({"messages": [USER, ANSWER, {"role": "tool", "content": "r"}]},
+         ["end with a turn of the tool, which no answer follows"]),
+        ({"messages": [USER | {"train": True}, ANSWER, USER | {"train": True}, ANSWER]},
+         ["mark a turn of the user as one to learn: only answers are"]),
+        ({"messages": [USER, ANSWER], "loss_mask": [0, 1]},
+         ["hold a field 'loss_mask', which is not read: mark the messages themselves"]),
+        ({"instruction": "q", "output": "a", "weight": 0},
+         ["hold a field 'weight', which is not read: mark the messages themselves"]),
+        ({"text": "t", "mask": "t"},
+         ["hold a field 'mask', which is not read: mark the messages themselves"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_done_with_a_record_is_told(row: dict[str, Any], notes: list[str]) -> None:
+    (fields,) = read(row)
+    assert conversation_notes(fields) == notes
+
+
+def test_the_last_answer_is_one_that_may_be_learnt() -> None:
+    wrong = {"role": "assistant", "content": "wrong", "weight": 0}
+    assert last_answer({"messages": [USER, ANSWER, USER, wrong]}) == ("a", "q")
+    assert last_answer({"messages": [USER, wrong]}) == ("", "")
