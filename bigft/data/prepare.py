@@ -94,6 +94,14 @@ class PreparedSplit:
         """A hash of what a record says, whatever its labels and its `id`: equal for equal ones."""
         return self._records.numbers("content")
 
+    def notes(self) -> dict[str, tuple[int, Record]]:
+        """For each note of `encode`: how many records it was made of, and the first of them."""
+        found: dict[str, list[int]] = {}
+        for index, notes in enumerate(self._records.values("notes")):
+            for note in notes:
+                found.setdefault(note, [0, index])[0] += 1
+        return {note: (count, self.record(first)) for note, (count, first) in found.items()}
+
     def feature(self, index: int) -> Feature:
         batch, row = self._features.locate(index)
 
@@ -187,6 +195,10 @@ class _ArrowRows:
             values[start : start + batch.num_rows] = batch.column(name).to_numpy()
         return values
 
+    def values(self, name: str) -> Iterator[Any]:
+        for batch in self._batches:
+            yield from batch.column(name).to_pylist()
+
 
 class _Part(NamedTuple):
     number: int
@@ -240,13 +252,16 @@ def _encode_part(directory: Path, name: str, encode: Encode, part: _Part) -> lis
         appearing(_path(directory, name, part.number, "records")) as records_path,
     ):
         records = _records(part.records)
-        batches = _feature_batches(_features(records, encode))
+        notes: dict[int, list[str]] = {record.index: [] for record in records}
+        batches = _feature_batches(_noted(_features(records, encode), notes))
         first = next(batches, _feature_rows([]))
         with pa.ipc.new_file(str(features_path), first.schema) as file:
             for batch in chain([first], batches):
                 file.write_batch(batch)
         contents = pa.array([_content(record.fields) for record in records], pa.int64())
         whole = part.records.append_column("content", contents)
+        distinct = [list(dict.fromkeys(each)) for each in notes.values()]
+        whole = whole.append_column("notes", pa.array(distinct, pa.list_(pa.string())))
         with pa.ipc.new_file(str(records_path), whole.schema) as file:
             file.write_batch(whole)
     return problems
@@ -262,6 +277,13 @@ def _features(records: Iterable[Record], encode: Encode) -> Iterator[Feature]:
             break
     if problems:
         raise BadInput(problems)
+
+
+def _noted(features: Iterable[Feature], notes: dict[int, list[str]]) -> Iterator[Feature]:
+    """The features; their notes are appended to those of their records."""
+    for feature in features:
+        notes[feature.record] += feature.notes
+        yield feature
 
 
 def _feature_batches(features: Iterable[Feature]) -> Iterator[pa.RecordBatch]:

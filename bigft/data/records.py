@@ -40,6 +40,7 @@ class Feature:
     columns: further integer columns of the task, each a list (word numbers of tokens, say).
     lost_targets: targets of the record that stand in no row, since it was cut.
     parts: of a packed row the features that it is made of, in their order; never stored.
+    notes: what a user should know of the record, each as what follows "3 records"; stored with it.
     """
 
     record: int
@@ -50,6 +51,7 @@ class Feature:
     columns: dict[str, list[int]] = field(default_factory=dict)
     lost_targets: int = 0
     parts: tuple[Feature, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def samples(self) -> tuple[Feature, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bigft.config.sections import RunConfig
@@ -81,7 +82,10 @@ class Task(Protocol):
         tokenizer: PreTrainedTokenizerBase,
         labels: Sequence[str],
         max_length: int | None,
-    ) -> None: ...
+        clock: date | None = None,
+    ) -> None:
+        """clock: the day that a chat template takes for today; None: the present."""
+        ...
 
     def encode(self, record: Record) -> list[Feature]:
         """The record's windows. Raises BadInput, naming file and line, if it cannot be used."""
