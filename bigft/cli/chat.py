@@ -56,7 +56,10 @@ def _answer(trained: Trained, task: Any, record: Any) -> str:
     settings: dict[str, Any] = {}
     if task.generation.num_beams == 1:  # beams are not decided before the end
         settings["streamer"] = TextStreamer(
-            task.tokenizer, skip_prompt=True, skip_special_tokens=True
+            task.tokenizer,
+            skip_prompt=True,
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
         )
     seed = (trained.config.train.seed, "chat", record.index)
     (answer,) = task.write(

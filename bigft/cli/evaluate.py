@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from bigft.cli.arguments import count
+from bigft.runtime.clock import clock_of
 from bigft.runtime.run_directory import RunDirectory
 
 
@@ -20,7 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from bigft.training.trained import Trained
 
-    trained = Trained.load(RunDirectory(args.run))
+    directory = RunDirectory(args.run)
+    trained = Trained.load(directory, clock_of(directory))
     batch_size = args.batch_size or trained.config.train.per_device_eval_batch_size
     evaluation = trained.evaluate(args.split, batch_size)
     if not args.json:

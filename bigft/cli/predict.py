@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from bigft.cli.arguments import count
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.load import load_config
 from bigft.runtime.run_directory import RunDirectory
 
@@ -45,21 +45,27 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     _check(args)
-    lines = None if args.chat else _lines_of(args)
+    problems: list[Problem] = []
+    lines = None if args.chat else _lines_of(args, problems)
     trained = _trained(RunDirectory(args.run), args.overrides)
     if lines is None:
         from bigft.cli.chat import chat
 
         return chat(trained)
     batch_size = args.batch_size or trained.config.train.per_device_eval_batch_size
-    records = (_record(trained.task, line, index) for index, line in enumerate(lines))
+    records = _records(trained.task, lines, problems)
     output = _opened("--output", args.output, "w") if args.output else sys.stdout
     try:
-        for prediction in trained.predict(records, batch_size):
-            print(json.dumps(prediction, ensure_ascii=False), file=output, flush=True)
+        with collect(problems):
+            for prediction in trained.predict(records, batch_size):
+                print(json.dumps(prediction, ensure_ascii=False), file=output, flush=True)
     finally:
         if args.output:
             output.close()
+    if problems:  # after the answers to all the other lines
+        from bigft.data.formats.base import capped
+
+        raise BadInput(capped(problems, problems[0].where.rpartition(":")[0]))
     return 0
 
 
@@ -97,12 +103,21 @@ class _Line(NamedTuple):
     number: int
 
 
-def _lines_of(args: Namespace) -> Iterator[_Line]:
+def _lines_of(args: Namespace, problems: list[Problem]) -> Iterator[_Line]:
     if args.text:
         return (_Line(text, "--text", number) for number, text in enumerate(args.text, 1))
     if args.file is None:
-        return _lines(sys.stdin.buffer, "stdin")
-    return _lines(_opened("--file", args.file, "rb"), str(args.file))
+        return _lines(sys.stdin.buffer, "stdin", problems)
+    return _lines(_opened("--file", args.file, "rb"), str(args.file), problems)
+
+
+def _records(task: Task, lines: Iterable[_Line], problems: list[Problem]) -> Iterator[Record]:
+    """The lines that the task can use, numbered; of the others, the problems."""
+    index = 0
+    for line in lines:
+        with collect(problems):
+            yield _record(task, line, index)
+            index += 1
 
 
 def _record(task: Task, line: _Line, index: int) -> Record:
@@ -134,28 +149,32 @@ def _opened(option: str, path: Path, mode: str) -> IO[Any]:
         raise BadInput(problem) from error
 
 
-def _lines(stream: Iterable[bytes], name: str) -> Iterator[_Line]:
-    """A line that begins with { is an object; empty lines and texts are passed over.
-
-    Raises BadInput, naming the line, for what is not UTF-8 or no JSON.
-    """
+def _lines(stream: Iterable[bytes], name: str, problems: list[Problem]) -> Iterator[_Line]:
+    """A line that begins with { is an object; empty lines and texts are passed over. Of a line that
+    cannot be read, the problem."""
     for number, raw in enumerate(stream, 1):
-        where = f"{name}:{number}"
-        try:
-            value: Any = raw.decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
-        if value.startswith("{"):
-            from bigft.data.formats.json_rows import half_of_a_pair
+        with collect(problems):
+            value = _value(raw, f"{name}:{number}")
+            if value and value != {"text": ""}:
+                yield _Line(value, name, number)
 
-            text = value
-            try:
-                value = json.loads(text)
-            except ValueError as error:
-                problem = Problem(where, f"no JSON ({error})", "write one object a line")
-                raise BadInput(problem) from error
-            if half_of_a_pair(text, value):
-                found = "one half of a surrogate pair: no character"
-                raise BadInput(Problem(where, found, "cut texts between characters"))
-        if value and value != {"text": ""}:
-            yield _Line(value, name, number)
+
+def _value(raw: bytes, where: str) -> str | dict[str, Any]:
+    """Raises BadInput for what is not UTF-8 or no JSON."""
+    try:
+        value: Any = raw.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
+    if value.startswith("{"):
+        from bigft.data.formats.json_rows import half_of_a_pair
+
+        text = value
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            problem = Problem(where, f"no JSON ({error})", "write one object a line")
+            raise BadInput(problem) from error
+        if half_of_a_pair(text, value):
+            found = "one half of a surrogate pair: no character"
+            raise BadInput(Problem(where, found, "cut texts between characters"))
+    return value

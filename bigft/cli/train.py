@@ -111,7 +111,8 @@ def _prepared(
         with stop.raising():
             run = preflight(config, launch)
             if launch.rank == 0:
-                directory.claim(resume=resume)  # it may wait for a minute
+                # It may wait for a minute.
+                directory.claim(resume=resume, clock=run.clock.isoformat())
             return run
     except Stopped as stopped:
         why = f"{stopped} while data was prepared"

@@ -114,6 +114,10 @@ class RunDirectory:
             return False
         return True
 
+    def is_claimed(self) -> bool:
+        """Whether a claim of this launch stands, of this process or of its parent."""
+        return self._lock.holder() is not None and self.is_ours()
+
     def is_free(self) -> bool:
         """Whether a claim would not have to wait for, or be refused because of, another run."""
         holder = self._lock.holder()

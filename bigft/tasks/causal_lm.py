@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import date
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
@@ -23,6 +25,7 @@ from bigft.tasks.conversations import conversation_notes, last_answer, normalise
 from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
 from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
+from bigft.tasks.round_trip import RoundTrip
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,6 +48,7 @@ class CausalLM:
         labels: Sequence[str],
         max_length: int | None,
         cut_by: str = "data.max_seq_length",
+        clock: date | None = None,
     ) -> None:
         """Raises BadInput if the template or an option cannot be used."""
         assert isinstance(config.task, Options)
@@ -64,7 +68,8 @@ class CausalLM:
             )
         self.tokenizer = tokenizer
         use_template(tokenizer, config.data.chat_template)
-        self.renderer = Renderer(tokenizer)
+        self.renderer = Renderer(tokenizer, clock)
+        self._round_trip = RoundTrip(tokenizer)
 
     # -- data ---------------------------------------------------------------------------------
 
@@ -114,20 +119,14 @@ class CausalLM:
 
     def _row(self, record: Record, rendered: Rendered) -> Feature:
         """A token that holds a character of an answer is a target, at a border too."""
-        encoded = self.tokenizer(
-            rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        starts_T, ends_T = np.array(encoded["offset_mapping"]).reshape(-1, 2).T
-
-        def tokens(start: int, end: int) -> slice:
-            return slice(
-                int(np.searchsorted(ends_T, start, side="right")),
-                int(np.searchsorted(starts_T, end, side="left")),
-            )
-
-        is_target_T = np.zeros(len(starts_T), dtype=bool)
-        for answer in rendered.answers:
-            is_target_T[tokens(*answer)] = True
+        tokens = self._tokenised(rendered.text)
+        is_target_T = np.zeros(len(tokens.ids_T), dtype=bool)
+        notes: list[str] = []
+        for start, end in rendered.answers:
+            answer = tokens.holding(start, end)
+            is_target_T[answer] = True
+            learnt = rendered.text[tokens.extent(start, end)]
+            notes += self._round_trip.notes(learnt, tokens.ids_T[answer], rendered=True)
         if self._options.assistant_only_loss and is_target_T.all():
             raise BadInput(
                 Problem(
@@ -138,8 +137,18 @@ class CausalLM:
             )
         # What follows the last target teaches nothing.
         length = int(is_target_T.nonzero()[0][-1]) + 1 if is_target_T.any() else 0
-        prompt = tokens(rendered.prompt, len(rendered.text)).start if rendered.prompt else 0
-        return self._cut(record, encoded["input_ids"][:length], is_target_T[:length], prompt)
+        prompt = 0
+        if rendered.prompt:
+            prompt = tokens.holding(rendered.prompt, len(rendered.text)).start
+        row = self._cut(record, tokens.ids_T[:length], is_target_T[:length], prompt)
+        return replace(row, notes=tuple(notes))
+
+    def _tokenised(self, text: str) -> _Tokens:
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        starts_T, ends_T = np.array(encoded["offset_mapping"]).reshape(-1, 2).T
+        return _Tokens(encoded["input_ids"], starts_T, ends_T)
 
     def _cut(self, record: Record, ids_T: list[int], is_target_T: Any, prompt: int = 0) -> Feature:
         """The row up to its bound; position t's label is token t + 1, if that is a target."""
@@ -165,10 +174,11 @@ class CausalLM:
         text, bos, eos = record.fields["text"], self.renderer.bos, self.tokenizer.eos_token
         text = text if text.startswith(bos) else bos + text
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        notes = self._round_trip.notes(text, ids, rendered=True)
         ids += [] if text.rstrip().endswith(eos) else [self.tokenizer.eos_token_id]
         length = self._max_length or len(ids)
         return [
-            self._cut(record, window, [True] * len(window))
+            replace(self._cut(record, window, [True] * len(window)), notes=notes)
             for window in (ids[start : start + length] for start in range(0, len(ids), length))
         ]
 
@@ -180,7 +190,7 @@ class CausalLM:
             for end in range(1, len(ids_T) + 1):
                 if end == len(ids_T) or is_target_T[end] != is_target_T[end - 1]:
                     # Cut from the whole: a token alone may lose the space before it.
-                    text = self._text(ids_T[:end])
+                    text = self._round_trip.text(ids_T[:end], plain=False)
                     pieces.append((text[len(before) :], is_target_T[end - 1]))
                     before = text
         return pieces
@@ -196,8 +206,8 @@ class CausalLM:
 
     def attach_head(self, model: PreTrainedModel) -> None:
         # Saved with the model: other tools, too, must stop where the template ends an answer.
-        ends = stop_ids(model, self.tokenizer) | self.renderer.turn_end_ids
-        model.generation_config.eos_token_id = sorted(ends)
+        self._ends = stop_ids(model, self.tokenizer) | self.renderer.turn_end_ids
+        model.generation_config.eos_token_id = sorted(self._ends)
         attach_lm_head(model, label_smoothing=self._config.optim.label_smoothing_factor)
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
@@ -258,28 +268,28 @@ class CausalLM:
         """
         prompts, options = fitted(prompts, self.generation, positions_of(engine))
         inputs = left_padded(prompts, self.tokenizer.pad_token_id, device)
-        ends = stop_ids(engine, self.tokenizer) | self.renderer.turn_end_ids
         ids_BT = generate(
             engine,
             inputs,
             options,
-            stop_ids=ends,
+            stop_ids=self._ends,
             pad_token_id=self.tokenizer.pad_token_id,
             seed=seed,
             **settings,
         )
         width = inputs["input_ids"].shape[1]
-        return [
-            self._text(list(takewhile(lambda token: token not in ends, ids_T[width:])), plain=True)
-            for ids_T in ids_BT.tolist()
-        ]
+        return [self._written(ids_T[width:]) for ids_T in ids_BT.tolist()]
 
-    def _text(self, ids_T: list[int], plain: bool = False) -> str:
-        """plain: without special tokens."""
-        text = self.tokenizer.decode(
-            ids_T, skip_special_tokens=plain, clean_up_tokenization_spaces=False
-        )
-        return str(text)
+    def _reference(self, record: Record) -> str:
+        """What `write` returns of a model that has learnt the record's last answer: what the
+        template makes of it, which may be more than the message holds, or less."""
+        (rendered,) = self.renderer.answers(record.fields, record.where, last_only=True)
+        tokens = self._tokenised(rendered.text)
+        return self._written(tokens.ids_T[tokens.holding(*rendered.answers[-1])])
+
+    def _written(self, ids_T: list[int]) -> str:
+        """The text up to the first token that ends an answer."""
+        return self._round_trip.text(list(takewhile(lambda token: token not in self._ends, ids_T)))
 
     def stitch(self, parts: Sequence[Prediction], record: Record) -> Prediction:
         if "loss" not in parts[0]:  # of `bigft predict`
@@ -288,8 +298,8 @@ class CausalLM:
         names = ("loss", "targets", "correct")
         prediction: Prediction = {name: sum(part[name] for part in parts) for name in names}
         if "generated" in parts[-1]:
-            reference, prompt = last_answer(record.fields)
-            generated = parts[-1]["generated"]
+            _, prompt = last_answer(record.fields)
+            generated, reference = parts[-1]["generated"], self._reference(record)
             prediction |= {"prompt": prompt, "generated": generated, "reference": reference}
         return prediction
 
@@ -312,6 +322,27 @@ class CausalLM:
         ids_T = ids_T or [self.tokenizer.eos_token_id]
         labels_T = [IGNORE_INDEX] * len(ids_T)
         return [Feature(record.index, 0, 1, ids_T, labels_T, {"prompt": [len(ids_T)]})]
+
+
+class _Tokens(NamedTuple):
+    """Of a text: ids, and at which character each token starts and ends."""
+
+    ids_T: list[int]
+    starts_T: NDArray[np.int64]
+    ends_T: NDArray[np.int64]
+
+    def holding(self, start: int, end: int) -> slice:
+        """The tokens that hold any of these characters."""
+        return slice(
+            int(np.searchsorted(self.ends_T, start, side="right")),
+            int(np.searchsorted(self.starts_T, end, side="left")),
+        )
+
+    def extent(self, start: int, end: int) -> slice:
+        """These characters, and what else the tokens hold that hold them."""
+        held = self.holding(start, end)
+        starts, ends = self.starts_T[held].tolist(), self.ends_T[held].tolist()
+        return slice(min([start, *starts]), max([end, *ends]))
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

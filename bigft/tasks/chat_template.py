@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from itertools import takewhile
 from operator import eq
@@ -39,6 +40,21 @@ PLAIN = {
         "{% else %}{{ message['content'] }}\n\n{% endif %}{% endfor %}"
     ),
 }
+
+
+CLOCK = "strftime_now"  # what transformers calls the clock that it gives to templates
+# Put before a template, a clock that stands still. Jinja drops the line end behind a block: the
+# template begins a line of its own.
+STILL_CLOCK = (
+    f"{{% macro {CLOCK}(format) %}}{{% set ns = namespace(text=format) %}}"
+    "{% for directive, value in clock_directives.items() %}"
+    "{% set ns.text = ns.text.replace(directive, value) %}{% endfor %}"
+    "{{ ns.text }}{% endmacro %}\n"
+)
+DIRECTIVES = [
+    *(f"%{flag}{letter}" for flag in ("", "-") for letter in "aAbBcdeFHIjmMpRSTuUVwWxXyYZ"),
+    "%%",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +95,27 @@ def use_template(tokenizer: PreTrainedTokenizerBase, file: str | None) -> None:
         pass
 
 
+def writes_clock(tokenizer: PreTrainedTokenizerBase, file: str | None) -> bool:
+    """Whether the template writes the day it is used on.
+
+    file: stands in the place of the tokenizer's own template.
+    """
+    template = str(tokenizer.chat_template)
+    if file is not None and Path(file).is_file():
+        template = Path(file).read_text(encoding="utf-8", errors="replace")
+    return CLOCK in template
+
+
 class Renderer:
     """Conversations of one tokenizer as text."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, clock: date | None = None) -> None:
+        """clock: the day that a template takes for today, from its beginning on; None: the
+        present."""
         self._tokenizer = tokenizer
+        self._still = clock and {
+            "clock_directives": {each: clock.strftime(each) for each in DIRECTIVES}
+        }
         self.has_template = bool(tokenizer.chat_template)
         self.bos = leading_bos(tokenizer)
 
@@ -264,6 +296,9 @@ class Renderer:
                 )
             extra = {"chat_template": PLAIN[fields["form"]], "bos_token": self.bos}
         try:
+            if self.has_template and self._still:
+                template = self._tokenizer.get_chat_template(tools=fields.get("tools"))
+                extra = {"chat_template": STILL_CLOCK + template, **self._still}
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,

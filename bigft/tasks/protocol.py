@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bigft.config.sections import RunConfig
@@ -83,8 +84,12 @@ class Task(Protocol):
         labels: Sequence[str],
         max_length: int | None,
         cut_by: str = "data.max_seq_length",
+        clock: date | None = None,
     ) -> None:
-        """max_length: tokens of a row at most.  cut_by: what says so, for notes and errors."""
+        """max_length: tokens of a row at most.  cut_by: what says so, for notes and errors.
+
+        clock: the day that a chat template takes for today; None: the present.
+        """
         ...
 
     def encode(self, record: Record) -> list[Feature]:

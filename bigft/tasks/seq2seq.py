@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from bigft.tasks.languages import matching
 from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.metrics.translation import TranslationMetric, splitting
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
+from bigft.tasks.round_trip import RoundTrip
 from bigft.tasks.seq2seq_fields import pairs
 
 if TYPE_CHECKING:
@@ -45,11 +47,13 @@ class Seq2Seq:
         labels: Sequence[str],
         max_length: int | None,
         cut_by: str = "data.max_seq_length",
+        clock: date | None = None,
     ) -> None:
         assert isinstance(config.task, Options)
         self.labels = list(labels)
         self._config, self._options = config, config.task
         self._tokenizer, self._max_length, self._cut_by = tokenizer, max_length, cut_by
+        self._round_trip = RoundTrip(tokenizer)
         self._target_lang = _set_languages(tokenizer, self._options)
         self._frame = tokenizer(text_target="a").input_ids  # with the special tokens of a target
         if tokenizer.eos_token_id is None or tokenizer.eos_token_id not in self._frame:
@@ -79,13 +83,20 @@ class Seq2Seq:
 
     def encode(self, record: Record) -> list[Feature]:
         (prompt,) = self.encode_prompt(record)
-        longest = self._options.max_target_length
-        labels_T, lost = self._cut(longest, text_target=record.fields["target"])
-        notes = prompt.notes
+        longest, target = self._options.max_target_length, record.fields["target"]
+        labels_T, lost = self._cut(longest, text_target=target)
+        whole_T = self._target_ids(record) if lost else labels_T
+        notes = prompt.notes + self._round_trip.notes(target, whole_T)
         if lost:
             notes += (f"have their target cut at {longest} tokens: task.max_target_length",)
         ids_T = prompt.input_ids_T
         return [Feature(record.index, 0, 1, ids_T, labels_T, lost_targets=lost, notes=notes)]
+
+    def _target_ids(self, record: Record) -> list[int]:
+        ids_T: list[int] = self._tokenizer(
+            text_target=record.fields["target"], verbose=False
+        ).input_ids
+        return ids_T
 
     def encode_prompt(self, record: Record) -> list[Feature]:
         source = self._options.source_prefix + record.fields["source"]
@@ -126,7 +137,9 @@ class Seq2Seq:
 
     def preview(self, feature: Feature) -> list[tuple[str, bool]]:
         sides = ((feature.input_ids_T, False), (feature.labels_T, True))
-        return [(str(self._tokenizer.decode(ids_T)), is_target) for ids_T, is_target in sides]
+        return [
+            (self._round_trip.text(ids_T, plain=False), on_target) for ids_T, on_target in sides
+        ]
 
     # -- model --------------------------------------------------------------------------------
 
@@ -211,12 +224,15 @@ class Seq2Seq:
             pad_token_id=self._tokenizer.pad_token_id,
             seed=(self._config.train.seed, "generate", *(f.record for f in batch.features)),
         )
-        texts = self._tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
-        return [{"generated": text.strip()} for text in texts]
+        return [{"generated": self._round_trip.text(ids_T).strip()} for ids_T in ids_BT.tolist()]
 
     def stitch(self, parts: Sequence[Prediction], record: Record) -> Prediction:
         (part,) = parts
-        return {"source": record.fields["source"], **part}
+        prediction = {"source": record.fields["source"], **part}
+        if "loss" in part and "generated" in part:  # of an evaluation
+            # What a model that has learnt the target writes, which may not be the target.
+            prediction["reference"] = self._round_trip.text(self._target_ids(record)).strip()
+        return prediction
 
     def metric(self, split: PreparedSplit | None = None) -> Metric:
         if self._options.predict_with_generate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class TokenClassification:
         labels: Sequence[str],
         max_length: int | None,
         cut_by: str = "data.max_seq_length",
+        clock: date | None = None,
     ) -> None:
         assert isinstance(config.task, Options)
         self.labels = list(labels)

@@ -9,6 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from bigft import __version__
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import DataConfig, RunConfig, TrainConfig
+from bigft.config.tasks import CausalLM
 from bigft.data.order import Order
 from bigft.data.prepare import (
     PreparedSplit,
@@ -43,6 +45,7 @@ from bigft.models.load import (
 from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything
 from bigft.tasks import TASKS
+from bigft.tasks.chat_template import writes_clock
 from bigft.tasks.protocol import Task
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ class Run:
     splits: "train", "validation", "test", as far as the config names them.
     notes: what a user should know of the data, one sentence each.
     data_fingerprint: 64 hex digits of what is trained on, wherever its files lie.
+    clock: the day that the chat template took for today.
     """
 
     config: RunConfig
@@ -72,6 +76,7 @@ class Run:
     splits: dict[str, PreparedSplit]
     notes: list[str]
     data_fingerprint: str
+    clock: date
 
     def build_model(
         self, device: str = "cpu", shard_by: dict[str, Any] | None = None
@@ -135,14 +140,18 @@ def versions() -> dict[str, str]:
     return {"bigft": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
+def prepare(
+    config: RunConfig, labels: Sequence[str] | None = None, clock: date | None = None
+) -> Run:
     """Reads, checks, encodes and caches the data of a run; on a second call only opens the cache.
 
     labels: of a model that is there already; None: those of the data.
+    clock: the day that a chat template takes for today; None: the present one.
     Raises BadInput, naming key or file and line, for everything that is wrong with data, tokenizer
     or the model's config.
     """
     task_class = TASKS[config.task.name]
+    clock = clock or date.today()
     problems: list[Problem] = []
     with collect(problems):
         tokenizer = load_tokenizer(config.model, reads_words=task_class.reads_words)
@@ -163,7 +172,7 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
     def build(directory: Path) -> None:
         splits, found = task_class.read(config)
         names = list(labels or found)
-        task = task_class(config, tokenizer, names, max_length, cut_by)
+        task = task_class(config, tokenizer, names, max_length, cut_by, clock)
         problems: list[Problem] = []
         written: dict[str, PreparedSplit] = {}
         for name, records in splits.items():
@@ -182,6 +191,9 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
         with appearing(directory / VOCABULARY) as path:
             path.write_text(json.dumps(vocabulary), encoding="utf-8")
 
+    is_dated = isinstance(config.task, CausalLM) and writes_clock(
+        tokenizer, config.data.chat_template
+    )
     key = fingerprint(
         {
             "task": config.task.model_dump(mode="json", exclude=NOT_OF_ROWS),
@@ -189,19 +201,25 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
             "tokenizer": _identity(tokenizer),
             "max_length": [max_length, cut_by],
             "labels": labels and list(labels),
+            "clock": clock.isoformat() if is_dated else None,
             "bigft": __version__,
         },
         [*input_files(config.data), *_template(config.data)],
     )
     directory = prepared(cache_root(), key, build)
     vocabulary = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
-    task = task_class(config, tokenizer, vocabulary["labels"], max_length, cut_by)
+    task = task_class(config, tokenizer, vocabulary["labels"], max_length, cut_by, clock)
     splits = {name: PreparedSplit(directory, name) for name in vocabulary["splits"]}
     notes += vocabulary["notes"] + _row_notes(config.data, splits)
     for name, split in splits.items():
         if name != "train":
             notes += [note for note in task.notes(split) if note not in notes]
-    return Run(config, task, tokenizer, splits, notes, vocabulary["content"])
+    if is_dated:
+        notes.append(
+            f"the chat template writes the clock: in all rows of this run it is {clock}, on "
+            "whatever day it goes on; `bigft predict` writes the present"
+        )
+    return Run(config, task, tokenizer, splits, notes, vocabulary["content"], clock)
 
 
 def global_batch(config: RunConfig, world_size: int) -> dict[str, int]:

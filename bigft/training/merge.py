@@ -16,6 +16,7 @@ from bigft.config.errors import BadInput, Problem
 from bigft.config.load import load_config
 from bigft.config.sections import RunConfig
 from bigft.data.source import hub_splits
+from bigft.runtime.clock import clock_of
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.build import compute_dtype
 from bigft.training.export import check_stored, replace_directory
@@ -70,7 +71,8 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
         mend = "leave --merge out" if is_whole else "its adapter works on its base: leave it out"
         raise BadInput(Problem("--merge", what, mend))
     dtype = dtype or compute_dtype(config.train)
-    trained = Trained.load(directory)
+    clock = clock_of(directory)
+    trained = Trained.load(directory, clock)
     task, tokenizer, split = trained.task, trained.tokenizer, _split(config)
     before = _scores(trained, split)
     del trained
@@ -85,7 +87,7 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
         left_out = model._keys_to_ignore_on_save or ()
         check_stored(place, {k: v for k, v in model.state_dict().items() if k not in left_out})
         del adapted, model
-        after = _scores(Trained.at(config, place), split)
+        after = _scores(Trained.at(config, place, clock), split)
         merged.append(Merged(dtype, split, before, after))
         report = merged[0]._asdict() | {"difference": merged[0].difference}
         (place / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

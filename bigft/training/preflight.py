@@ -17,6 +17,7 @@ from bigft.config.load import check_batch
 from bigft.config.sections import RunConfig
 from bigft.models.adapt import is_peft
 from bigft.models.load import load_model, load_model_config
+from bigft.runtime.clock import clock_for
 from bigft.runtime.launcher import Launch
 from bigft.runtime.machine import check_accelerators, check_port
 from bigft.runtime.run_directory import RunDirectory
@@ -51,7 +52,7 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         with collect(problems):
             directory.check(resume=resume)
     with collect(problems):
-        run = prepare(config)
+        run = prepare(config, clock=clock_for(directory, resume))
     with collect(problems):
         skeleton = _skeleton(config, run)
     if run is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.load import load_config
 from bigft.config.sections import ModelConfig, RunConfig
-from bigft.data.records import Record
+from bigft.data.records import Feature, Record
 from bigft.models.adapt import load_options
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.load import load_model, load_model_config, load_tokenizer
@@ -33,16 +34,18 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Trained:
     """config: the run's, with the trained model in the place of the pretrained one; of an adapter
-    the pretrained one stays, and the tokenizer is the run's."""
+    the pretrained one stays, and the tokenizer is the run's.
+    clock: the day that a chat template takes for today; None: the present."""
 
     config: RunConfig
     task: Task
     tokenizer: PreTrainedTokenizerBase
     model: Any
     world: World
+    clock: date | None = None
 
     @classmethod
-    def load(cls, directory: RunDirectory) -> Trained:
+    def load(cls, directory: RunDirectory, clock: date | None = None) -> Trained:
         """Raises BadInput if the directory holds no run, the run left no model, or the base of
         its adapter is no longer there."""
         directory.read()
@@ -50,10 +53,10 @@ class Trained:
             raise BadInput(
                 Problem(str(directory.path), "no model/ in it", "let the run finish first")
             )
-        return cls.at(load_config(str(directory.config_file)).config, directory.model)
+        return cls.at(load_config(str(directory.config_file)).config, directory.model, clock)
 
     @classmethod
-    def at(cls, config: RunConfig, place: Path) -> Trained:
+    def at(cls, config: RunConfig, place: Path, clock: date | None = None) -> Trained:
         """The same for what a run of that config exported to `place`."""
         choose_accelerator()  # before peft imports deepspeed, which guesses, and tells of it
         has_adapter = (place / ADAPTER_CONFIG).is_file()
@@ -71,8 +74,8 @@ class Trained:
         if task_class.auto_class.endswith("Classification"):
             names: Any = exported_config.id2label
             labels = [names[index] for index in sorted(names)]
-        limit = row_limit(config, tokenizer, exported_config)
-        task = task_class(config, tokenizer, labels, *(limit or (None, "")))
+        limit = row_limit(config, tokenizer, exported_config) or (None, "")
+        task = task_class(config, tokenizer, labels, *limit, clock)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if has_adapter:
             model: Any = on_its_base(config, task, place)
@@ -82,7 +85,7 @@ class Trained:
         if model.dtype == torch.bfloat16 and emulates_bf16(device):
             multiply_in_fp32(model)
         world = World(0, 0, 1, device, None)
-        return cls(config, task, tokenizer, model.to(device).eval(), world)
+        return cls(config, task, tokenizer, model.to(device).eval(), world, clock)
 
     def evaluate(self, split: str, batch_size: int) -> Evaluation:
         """Scores of one split of the run's data. Raises BadInput if the config names none."""
@@ -95,25 +98,39 @@ class Trained:
                 )
             only = {f"{name}_file": () for name in ("train", "validation", "test")}
             data = data.model_copy(update={**only, f"{split}_file": files})
-        run: Run = prepare(self.config.model_copy(update={"data": data}), self.task.labels)
+        config = self.config.model_copy(update={"data": data})
+        run: Run = prepare(config, self.task.labels, self.clock)
         if split not in run.splits:
             raise BadInput(Problem("data.dataset_name", f"has no split {split!r}"))
         return evaluate(self.model, self.task, run.splits[split], batch_size, self.world)
 
     @torch.no_grad()
     def predict(self, records: Iterable[Record], batch_size: int) -> Iterator[Prediction]:
-        """One answer per record, in order, as the records come."""
-        source = iter(records)
+        """One answer per record, in order, as the records come.
+
+        Raises BadInput at the end, naming every record that the task cannot use; the others are
+        answered.
+        """
+        problems: list[Problem] = []
+
+        def encoded() -> Iterator[tuple[Record, list[Feature]]]:
+            for record in records:
+                with collect(problems):
+                    yield record, self.task.encode_prompt(record)
+
+        source = encoded()
         while chunk := list(islice(source, batch_size)):
-            features = [feature for record in chunk for feature in self.task.encode_prompt(record)]
-            parts: dict[int, list[Prediction]] = {record.index: [] for record in chunk}
+            features = [feature for _, rows in chunk for feature in rows]
+            parts: dict[int, list[Prediction]] = {record.index: [] for record, _ in chunk}
             for start in range(0, len(features), batch_size):
                 batch = self.task.collate(features[start : start + batch_size])
                 answers = self.task.answer(self.model, batch.to(self.world.device))
                 for feature, part in zip(batch.features, answers, strict=True):
                     parts[feature.record].append(part)
-            for record in chunk:
+            for record, _ in chunk:
                 yield self.task.stitch(parts[record.index], record)
+        if problems:
+            raise BadInput(problems)
 
 
 def _exported(model: ModelConfig, place: Path) -> ModelConfig:

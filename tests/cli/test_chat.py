@@ -6,12 +6,13 @@ import io
 import json
 import shutil
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tasks.causal import causal_model
-from tasks.chat import CHATML, chat_tokenizer
+from tasks.chat import CHATML, DATED, MISTRAL, chat_tokenizer
 
 from bigft.cli import main
 from bigft.config import load_config, resolved_yaml
@@ -95,6 +96,32 @@ def test_an_object_without_a_prompt_is_refused_at_its_line(
     Path("prompts").write_text('{"text": "hi"}\n{"txt": "hi"}\n')
     assert main(["predict", "out", "--file", "prompts"]) == 2
     assert "prompts:2: no prompt in the object (fields: txt); " in capsys.readouterr().err
+
+
+def test_a_prompt_that_the_template_refuses_costs_no_other_one_its_answer(
+    chat_run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat_tokenizer(MISTRAL).save_pretrained(chat_run.model)
+    twice = {"messages": [{"role": "user", "content": text} for text in "ab"]}
+    Path("prompts").write_text(f"hi\n{json.dumps(twice)}\nho\n")
+    for size in ("1", "8"):
+        assert main(["predict", "out", "--file", "prompts", "--batch-size", size]) == 2
+        printed = capsys.readouterr()
+        answered = [json.loads(line)["prompt"] for line in printed.out.splitlines()]
+        assert answered == ["hi", "ho"]
+        assert printed.err.startswith("prompts:2: the chat template refuses it (TemplateError: ")
+
+
+def test_a_template_that_writes_the_date_writes_the_present_one(
+    chat_run: RunDirectory, capsys: pytest.CaptureFixture[str], asked: list[list[str]]
+) -> None:
+    chat_run.update(clock="2024-07-26")
+    chat_tokenizer(DATED).save_pretrained(chat_run.model)
+    days = {f"{date.today():%d %b %Y}"}
+    answers(capsys, "--text", "hi")
+    days.add(f"{date.today():%d %b %Y}")  # midnight may have come
+    ((text,),) = asked
+    assert text.split("Today is ")[1].split(".")[0] in days
 
 
 def test_generations_options_are_put_over_the_runs(

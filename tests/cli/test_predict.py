@@ -76,6 +76,35 @@ def test_lines_that_are_no_text(
     assert capsys.readouterr().err == f"{error}\n"
 
 
+def test_lines_that_cannot_be_used_cost_no_other_line_its_answer(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the same batch or another, before it or behind. The exit code says so, stderr which."""
+    Path("texts").write_bytes(b'ann\n\xff\nbob\n{"txt": "a"}\n{"text": "met"}\n{"text": \nzoe\n')
+    for size in ("1", "2", "100"):
+        assert main(["predict", "out", "--file", "texts", "--batch-size", size]) == 2
+        printed = capsys.readouterr()
+        answered = [json.loads(line)["text"] for line in printed.out.splitlines()]
+        assert answered == ["ann", "bob", "met", "zoe"]
+        assert [line.split(": ")[0] for line in printed.err.splitlines()] == [
+            "texts:2",
+            "texts:4",
+            "texts:6",
+        ]
+
+
+def test_of_many_lines_that_cannot_be_used_the_first_are_named(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("texts").write_bytes(b"\xff\n" * 30 + b"ann\n")
+    assert main(["predict", "out", "--file", "texts"]) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["text"] == "ann"
+    *named, more = printed.err.splitlines()
+    assert len(named) == 20
+    assert more == "texts: ... and more; these are the first 20 problems"
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

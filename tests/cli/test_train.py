@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,7 +105,8 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing needs to be prepared."""
     import bigft.training.preflight
 
-    monkeypatch.setattr(bigft.training.preflight, "preflight", lambda config, launch: "a run")
+    run = SimpleNamespace(clock=date(2024, 7, 26))
+    monkeypatch.setattr(bigft.training.preflight, "preflight", lambda config, launch: run)
 
 
 def hand_over(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import torch
@@ -23,12 +24,20 @@ from bigft.training.fit import fit
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
 
-def train(world: World, configs: list[dict[str, Any]], stop_at: int | None = None) -> list[Any]:
+def train(
+    world: World,
+    configs: list[dict[str, Any]],
+    stop_at: int | None = None,
+    clock: date | None = None,
+) -> list[Any]:
     """Runs each config; per config (log events, results of all_results.json or None).
 
     stop_at: the step after which the first rank is asked to stop, as by a signal.
+    clock: the day that a chat template takes for today.
     """
-    return [_train_one(world, RunConfig.model_validate(config), stop_at) for config in configs]
+    return [
+        _train_one(world, RunConfig.model_validate(config), stop_at, clock) for config in configs
+    ]
 
 
 def train_averaging_per_micro_batch(world: World, configs: list[dict[str, Any]]) -> list[Any]:
@@ -59,8 +68,10 @@ def train_averaging_per_micro_batch(world: World, configs: list[dict[str, Any]])
         loop.train_step = exact
 
 
-def _train_one(world: World, config: RunConfig, stop_at: int | None) -> Any:
-    run = prepare(config)
+def _train_one(
+    world: World, config: RunConfig, stop_at: int | None, clock: date | None = None
+) -> Any:
+    run = prepare(config, clock=clock)
     directory = RunDirectory(config.train.output_dir)
     if world.is_first:
         directory.create()

@@ -46,6 +46,15 @@ THINKING = (
     "<|im_start|>{{ message['role'] }}\n{{ content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# An answer gets a thought, an empty one where it has none (a mark that is no special token), and is
+# trimmed.
+EMPTY_THOUGHT = CHATML.replace(
+    "{{ message['content'] }}",
+    "{% if message['role'] == 'assistant' %}<think>\n\n</think>\n\n{{ message['content'] | trim }}"
+    "{% else %}{{ message['content'] }}{% endif %}",
+)
+# Today's date stands before all else, as in Llama 3.1's.
+DATED = "<|im_start|>system\nToday is {{ strftime_now('%d %b %Y') }}.<|im_end|>\n" + CHATML
 # The generation prompt opens a thought that a written answer does not hold.
 OPENING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
 # Nothing but the speaker's name tells an answer, and a new line its end.
@@ -59,7 +68,7 @@ MARKS = ("<|im_start|>", "<|im_end|>", "<|header|>", "<|end_header|>", "<|eot|>"
          "<end_of_turn>", "[INST]", "[/INST]")  # fmt: skip
 
 
-def chat_tokenizer(template: str | None = None, **options: Any) -> PreTrainedTokenizerFast:
+def chat_tokenizer(template: Any = None, **options: Any) -> PreTrainedTokenizerFast:
     """Byte-level, a byte a token; bos before a text, the marks of all templates one token each."""
     tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>", **options)
     backend = tokenizer.backend_tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tasks.chat import (
     BARE,
     CHATML,
     COUNTING,
+    DATED,
     GEMMA,
     LLAMA,
     MISTRAL,
@@ -20,7 +22,7 @@ from tasks.chat import (
 from tokenizers import processors
 
 from bigft.config.errors import BadInput
-from bigft.tasks.chat_template import Renderer, use_template
+from bigft.tasks.chat_template import Renderer, use_template, writes_clock
 
 WHERE = "train.jsonl:7"
 TALK = ["Hi!", "Hello.", "And you?", "Fine "]
@@ -208,6 +210,69 @@ def test_all_of_a_conversation_but_what_is_marked() -> None:
     learnt = [rendered.text[start:end] for start, end in rendered.answers]
     assert "Hello.<|im_end|>".join(learnt) == rendered.text
     assert len(learnt) == 2
+
+
+# -- the clock ----------------------------------------------------------------------------------
+
+
+def test_a_template_takes_the_day_it_is_given_for_today() -> None:
+    renderer = Renderer(chat_tokenizer(DATED), date(2024, 7, 26))
+    texts = [
+        renderer.prompt(talk("Hi!"), WHERE),
+        renderer.whole(talk("Hi!", "Ho."), WHERE, with_prompt=False).text,
+        *(rendered.text for rendered in renderer.answers(talk(*TALK), WHERE, last_only=False)),
+    ]
+    for text in texts:
+        assert text.startswith("<|im_start|>system\nToday is 26 Jul 2024.<|im_end|>\n")
+
+
+def test_the_time_of_a_day_is_that_of_its_beginning() -> None:
+    template = DATED.replace("%d %b %Y", "%H:%M:%S")
+    text = Renderer(chat_tokenizer(template), date(2024, 7, 26)).prompt(talk("Hi!"), WHERE)
+    assert "Today is 00:00:00." in text
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHATML,
+        DATED,
+        "\n  {% if true %}\n\n  {{ messages }}\n  {% endif %}\n x\n",
+        "  {%- if strftime_now is defined %}{% set day = '%-d' %}{% for _ in '12' %}"
+        "{{ strftime_now(day ~ '. %B %y, %A %j %%') }}{% endfor %}{% endif %}",
+        "{% macro now() %}{{ strftime_now(format='%Y-%m-%d') }}{% endmacro %}{{ now() }}",
+        {"default": CHATML, "tool_use": "with tools: " + DATED},
+    ],
+)
+@pytest.mark.parametrize("tools", [None, [{"type": "function", "function": {"name": "f"}}]])
+def test_on_the_present_day_a_text_is_as_without_a_clock_of_its_own(
+    template: Any, tools: Any
+) -> None:
+    """To the last space."""
+    tokenizer, fields = chat_tokenizer(template), talk(*TALK) | {"tools": tools}
+    ours, day = set(), date.today()
+    while day not in ours:  # midnight may come between
+        day = date.today()
+        text = Renderer(tokenizer, day).whole(fields, WHERE, with_prompt=False).text
+        theirs = Renderer(tokenizer).whole(fields, WHERE, with_prompt=False).text
+        ours = {date.today()}
+    assert text == theirs
+
+
+def test_a_template_that_writes_the_clock_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "t.jinja"
+    for own, given, found in (
+        (DATED, None, True),
+        (CHATML, None, False),
+        (CHATML, DATED, True),
+        (DATED, CHATML, False),
+        (None, None, False),
+        ({"default": CHATML, "tool_use": DATED}, None, True),
+    ):
+        file.write_text(given or "")
+        named = str(file) if given else None
+        assert writes_clock(chat_tokenizer(own), named) == found, (own, given)
+    assert writes_clock(chat_tokenizer(DATED), str(tmp_path / "none.jinja"))
 
 
 # -- refused ------------------------------------------------------------------------------------

@@ -52,8 +52,8 @@ def _bleu(splitter: str) -> BLEU:
 
 
 class TranslationMetric:
-    """Reads `generated` of predictions and `target` of records; `loss` and its like as
-    LanguageModelMetric does.
+    """Reads `generated` and `reference` of predictions; `loss` and its like as LanguageModelMetric
+    does.
 
     What is kept and exchanged are sacrebleu's own counts of n-grams, whole numbers that add up: the
     merged scores are its corpus scores of all texts, to the last bit.
@@ -68,9 +68,9 @@ class TranslationMetric:
 
     def update(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> None:
         self._targets.update(predictions, records)
-        for prediction, record in zip(predictions, records, strict=True):
+        for prediction in predictions:
             for name, score in self._scores.items():
-                self._add(name, _counts(score, prediction["generated"], record.fields["target"]))
+                self._add(name, _counts(score, prediction["generated"], prediction["reference"]))
 
     def _add(self, name: str, counts: Sequence[int]) -> None:
         both = zip(self._counts[name], counts, strict=True)

@@ -43,8 +43,9 @@ PAIRS = st.sampled_from(list(WORDS)).flatmap(
 def updated(language: str | None, pairs: list[tuple[str, str]]) -> TranslationMetric:
     metric = TranslationMetric(language)
     for number, (generated, target) in enumerate(pairs):
-        prediction = {"generated": generated, "loss": 2.0, "targets": 4, "correct": 1}
-        metric.update([prediction], [Record(number, {"target": target}, "dev.tsv", number + 1)])
+        texts = {"generated": generated, "reference": target}
+        prediction = {**texts, "loss": 2.0, "targets": 4, "correct": 1}
+        metric.update([prediction], [Record(number, {}, "dev.tsv", number + 1)])
     return metric
 
 
