@@ -146,16 +146,11 @@ def _lines(stream: Iterable[bytes], name: str) -> Iterator[_Line]:
         except UnicodeDecodeError as error:
             raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
         if value.startswith("{"):
-            from bigft.data.formats.json_rows import half_of_a_pair
+            from bigft.data.formats.json_rows import NoJson, parse
 
-            text = value
             try:
-                value = json.loads(text)
-            except ValueError as error:
-                problem = Problem(where, f"no JSON ({error})", "write one object a line")
-                raise BadInput(problem) from error
-            if half_of_a_pair(text, value):
-                found = "one half of a surrogate pair: no character"
-                raise BadInput(Problem(where, found, "cut texts between characters"))
+                value = parse(value, "write one object a line")
+            except NoJson as error:
+                raise BadInput(error.at(where)) from error
         if value and value != {"text": ""}:
             yield _Line(value, name, number)

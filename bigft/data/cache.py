@@ -30,7 +30,7 @@ from bigft.config.errors import BadInput, Problem
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when the prepared files change: older directories are then left alone
+FORMAT = 3  # raise it when the prepared files change: older directories are then left alone
 META = "meta.json"
 BUILDING = ".tmp-"
 STALE_SECONDS = 24 * 3600

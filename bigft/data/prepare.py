@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -126,6 +127,7 @@ def prepare_split(
     records: Iterable[Record],
     encode: Encode,
     num_workers: int | None = None,
+    notes: list[str] | None = None,
 ) -> PreparedSplit:
     """Writes one split: its records and, encoded, its features, both in the order of `records`.
 
@@ -133,16 +135,18 @@ def prepare_split(
 
     records: their indices count from 0. A few parts per process are held in memory at a time.
     num_workers: processes that encode, if there is more than one part; None: one per core.
+    notes: takes up what the records' own notes say, counted: one sentence per kind.
     Raises BadInput with what `records` refuses and the first 20 problems of `encode` over all
     records, or for an empty split; Interrupted if a process that encodes is killed.
     """
     refused: list[Problem] = []
     problems: list[Problem] = []
     num_parts = 0
+    noted = _Noted(name)
 
     def missing_parts() -> Iterator[_Part]:
         nonlocal num_parts
-        for part in _parts(records, refused):
+        for part in _parts(noted.passing(records), refused):
             num_parts += 1
             if not _is_there(directory, name, part):
                 yield part
@@ -159,6 +163,8 @@ def prepare_split(
     split = PreparedSplit(directory, name)
     if not len(split):
         raise BadInput(Problem(name, "has no sample", "give a file with at least one record"))
+    if notes is not None:
+        notes += noted.sentences()
     return split
 
 
@@ -186,6 +192,31 @@ class _ArrowRows:
         for start, batch in zip(self._starts, self._batches, strict=False):
             values[start : start + batch.num_rows] = batch.column(name).to_numpy()
         return values
+
+
+class _Noted:
+    """How many records of a split carry each note, and where the first of them stands."""
+
+    def __init__(self, split: str) -> None:
+        self._split = split
+        self._num_records = 0
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def passing(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            self._num_records += 1
+            for note in record.notes:
+                self._counts[note] += 1
+                self._first.setdefault(note, record.where)
+            yield record
+
+    def sentences(self) -> list[str]:
+        return [
+            f"{count} of {self._num_records} records of {self._split} "
+            f"(first {self._first[note]}): {note}"
+            for note, count in self._counts.items()
+        ]
 
 
 class _Part(NamedTuple):

@@ -115,7 +115,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_hub_split_is_read(hub: str) -> None:
     records = list(stream_hub(hub, None, None, "train", ReadOptions()))
     assert [record.fields for record in records] == [{"text": "x"}, {"text": "y"}]
-    assert [record.where for record in records] == [f"{hub}[train]:1", f"{hub}[train]:2"]
+    assert [record.where for record in records] == [f"{hub}/train.jsonl:{n}" for n in (1, 2)]
     assert len(list(stream_hub(hub, None, None, "train", ReadOptions(max_samples=1)))) == 1
 
 
