@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import ReadOptions, Row
+from bigft.data.formats.files import not_fetched
 from bigft.data.formats.json_rows import NoJson, parse
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def read_datasets(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
     # What is missing or damaged: a file, a key of its JSON, a feature's type, the Arrow data.
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         found = f"no directory that `save_to_disk` wrote ({error})"
-        raise BadInput(Problem(path, found)) from error
+        raise BadInput(not_fetched(path) or Problem(path, found)) from error
     if isinstance(loaded, datasets.DatasetDict):
         splits = [str(Path(path) / str(split)) for split in loaded]
         raise BadInput(Problem(path, "a directory of splits", f"name one: {', '.join(splits)}"))

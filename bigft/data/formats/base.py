@@ -92,7 +92,7 @@ def did_you_mean(name: str, names: Sequence[str]) -> str:
 
 
 def check_path(path: str, *, directory: bool) -> None:
-    """Raises BadInput unless `path` is a directory of data files (or such a file).
+    """Raises BadInput unless `path` is a directory (or a file of data).
 
     It names what lies nearby.
     """
@@ -106,9 +106,8 @@ def check_path(path: str, *, directory: bool) -> None:
         names = sorted(child.name for child in place.iterdir())
         mend = f"name a file in it, such as {names[0]}" if names else ""
         raise BadInput(Problem(path, "a directory, not a file", mend))
-    for file in sorted(place.rglob("*")) if directory else [place]:
-        if file.is_file() or not directory:
-            check_file(str(file))
+    if not directory:
+        check_file(path)
 
 
 def _nearest_path(place: Path) -> str:

@@ -12,7 +12,7 @@ import lzma
 import re
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -21,7 +21,7 @@ from bigft.config.errors import BadInput, Problem
 
 HEAD = 64  # bytes: more than any of the beginnings below
 STREAMS = (PurePath("/dev/fd"), PurePath("/dev/stdin"), PurePath("/proc"))
-NO_DATA = {
+POINTERS = {
     b"version https://git-lfs": (
         "a Git LFS pointer: it stands in the place of the data",
         "fetch the data with `git lfs pull`",
@@ -30,6 +30,8 @@ NO_DATA = {
         "a git-annex pointer: it stands in the place of the data",
         "fetch the data with `git annex get`",
     ),
+}
+ARCHIVES = {
     b"PK\x03\x04": ("a ZIP archive (or a spreadsheet)", "unpack it, and name a file of it"),
 }
 COMPRESSED_SUFFIXES = {".gz", ".zst", ".bz2", ".xz"}
@@ -38,11 +40,23 @@ COMPRESSED_SUFFIXES = {".gz", ".zst", ".bz2", ".xz"}
 def check_file(path: str) -> None:
     """Raises BadInput for an existing path that is no data: a pipe, a pointer, an archive."""
     check_is_regular(path)
+    if problem := _begins_as(POINTERS | ARCHIVES, path):
+        raise BadInput(problem)
+
+
+def not_fetched(path: str) -> list[Problem]:
+    """The pointers in the place of a file, or of files of a directory; none for another name."""
+    files = sorted(str(file) for file in [Path(path), *Path(path).rglob("*")] if file.is_file())
+    return [problem for file in files if (problem := _begins_as(POINTERS, file))]
+
+
+def _begins_as(beginnings: Mapping[bytes, tuple[str, str]], path: str) -> Problem | None:
     with open(path, "rb") as file:
         head = file.read(HEAD)
-    for beginning, (found, fix) in NO_DATA.items():
+    for beginning, (found, fix) in beginnings.items():
         if head.startswith(beginning):
-            raise BadInput(Problem(path, found, fix))
+            return Problem(path, found, fix)
+    return None
 
 
 def check_is_regular(path: str) -> None:

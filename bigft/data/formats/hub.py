@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.arrow import BadValue, class_namer, dataset_rows
-from bigft.data.formats.base import MAX_PROBLEMS, ReadOptions, check_path
+from bigft.data.formats.base import MAX_PROBLEMS, ReadOptions
 from bigft.data.formats.detect import SUFFIXES
-from bigft.data.formats.files import data_suffix
+from bigft.data.formats.files import data_suffix, not_fetched
 from bigft.data.formats.read import stream_records
 from bigft.data.records import Record
 
@@ -59,7 +59,10 @@ def stream_hub(
     Raises BadInput naming the key of `data` to mend.
     """
     builder = _builder(dataset_name, config_name, revision)
-    files = _files(builder, split)
+    urls = list(dict(builder.config.data_files or {}).get(split, ()))
+    if pointers := [problem for url in urls for problem in not_fetched(url)]:
+        raise BadInput(pointers)
+    files = _files(builder, urls)
     if files is None:
         yield from _loaded(dataset_name, config_name, revision, split, options)
     else:
@@ -74,8 +77,6 @@ def _builder(
     if any(Path(dataset_name, name).is_file() for name in SAVED):
         found = f"{dataset_name!r} is a directory that `save_to_disk` wrote"
         raise BadInput(Problem("data.dataset_name", found, "name it as data.train_file"))
-    if Path(dataset_name).is_dir():
-        check_path(dataset_name, directory=True)
     with _found(dataset_name):
         return datasets.load_dataset_builder(dataset_name, config_name, revision=revision)
 
@@ -90,15 +91,15 @@ def _found(dataset_name: str, mend: str = "") -> Iterator[None]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         found = f"{dataset_name!r} cannot be loaded ({' '.join(str(error).split())})"
         mend = mend or "mend it, data.dataset_config_name or data.dataset_revision"
-        raise BadInput(Problem("data.dataset_name", found, mend)) from error
+        pointers = not_fetched(dataset_name)
+        raise BadInput(pointers or Problem("data.dataset_name", found, mend)) from error
 
 
-def _files(builder: Any, split: str) -> list[str] | None:
-    """The split's files, fetched, where they are all ours to read; None where `datasets` has to."""
+def _files(builder: Any, urls: list[str]) -> list[str] | None:
+    """A split's files, fetched, where they are all ours to read; None where `datasets` has to."""
     import datasets
 
     config = builder.config
-    urls = list(dict(config.data_files or {}).get(split, ()))
     if not urls or any(getattr(config, name, other) != other for name, other in NOT_OURS.items()):
         return None
     if any(SUFFIXES.get(data_suffix(url)) not in OURS for url in urls):
