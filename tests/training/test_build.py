@@ -130,9 +130,9 @@ def test_another_commit_of_a_data_set_is_prepared_anew(
     asked = config(data={"dataset_name": "somebody/set", "train_file": (), "validation_file": ()})
     seen = []
     for commit, word in (("1" * 40, "ann"), ("2" * 40, "eve")):
-        write(tmp_path / commit / "train.jsonl", [([word], ["B-PER"])])
-        datasets.load_dataset(str(tmp_path / commit))
-        (loaded,) = (tmp_path / "kept" / commit / "default" / "0.0.0").glob("*/")
+        write(tmp_path / "set" / "train.jsonl", [([word], ["B-PER"])])
+        datasets.load_dataset(str(tmp_path / "set"))
+        (loaded,) = (tmp_path / "kept" / "set" / "default" / "0.0.0").glob("*/")
         loaded.rename(place / commit)
         seen += [prepare(asked).splits["train"].record(0).fields["tokens"] for _ in range(2)]
     assert seen == [["ann"], ["ann"], ["eve"], ["eve"]]
