@@ -9,7 +9,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -377,22 +376,6 @@ def test_a_part_that_is_not_whole_is_encoded_again(
     damage(directory)
     prepare_split(directory, "train", records(), counting(tmp_path / "log"))
     assert encoded(tmp_path / "log") == Counter(range(PER_PART, 2 * PER_PART))
-
-
-def test_notes_of_records_are_counted_by_kind_and_name_the_first(tmp_path: Path) -> None:
-    odd = [
-        replace(record, notes=("odd",) * (record.index % 2) + ("hundredth",) * (number == 100))
-        for number, record in enumerate(records())
-    ]
-    expected = [
-        f"475 of {NUM_RECORDS} records of train (first dir/a\udcff.txt:2): odd",
-        f"1 of {NUM_RECORDS} records of train (first dir/a\udcff.txt:101): hundredth",
-    ]
-    for _ in range(2):  # parts that are there already count too
-        notes: list[str] = []
-        split = prepare_split(tmp_path, "train", odd, encode, notes=notes)
-        assert notes == expected
-    assert split.record(1) == records()[1]
 
 
 def test_parts_of_other_records_are_not_taken_over(tmp_path: Path) -> None:

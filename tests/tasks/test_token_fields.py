@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from bigft.data.formats import ReadOptions, read_records
 from bigft.data.records import Record
 from bigft.data.tag_schemes import Scheme, detect_scheme
 from bigft.tasks.token_fields import (
-    IDS_BEGIN_ANEW,
-    columns,
     label_set,
     normalise,
     tag_sequences,
@@ -201,37 +198,6 @@ def test_a_repeated_id_names_both_places() -> None:
         "a.jsonl:3: the id 1 is also that of a.jsonl:1 in the test set; give each record its own id"
     ]
     assert len(run({"id": None} | row, {"id": None} | row, row)) == 3
-
-
-def test_ids_that_begin_anew_in_each_file_are_noted() -> None:
-    rows = [{"id": name, "tokens": ["a"], "tags": ["O"]} for name in (1, 2, 1, 3, 2)]
-    files = ["a.jsonl", "a.jsonl", "b.jsonl", "b.jsonl", "c.jsonl"]
-    read = [Record(at, row, files[at], at + 1) for at, row in enumerate(rows)]
-    options: dict[str, Any] = {"text_column_name": None, "label_column_name": None}
-    found = normalise(read, **options, label_list=None, split="train")
-    assert [record.fields["id"] for record in found] == [1, 2, 1, 3, 2]
-    assert [record.notes for record in found] == [
-        (), (), (IDS_BEGIN_ANEW,), (), (IDS_BEGIN_ANEW,)
-    ]  # fmt: skip
-    again = replace(read[4], file="b.jsonl", fields=rows[2])
-    with pytest.raises(BadInput, match=r"b\.jsonl:5: the id 1 is also that of b\.jsonl:3 in the t"):
-        normalise([*read[:4], again], **options, label_list=None, split="train")
-
-
-@pytest.mark.parametrize(
-    ("named", "used"),
-    [
-        ((None, None), {"tokens", "words", "text", "ner_tags", "tags", "labels", "spans",
-                        "entities", "label"}),
-        (("forms", "upos"), {"forms", "upos"}),
-        (("forms", None), {"forms", "ner_tags", "tags", "labels", "spans", "entities", "label"}),
-        ((0, 3), {"0", "3"}),
-    ],
-)  # fmt: skip
-def test_the_fields_that_may_be_taken_are_those_asked_for_or_the_usual(
-    named: tuple[Any, Any], used: set[str]
-) -> None:
-    assert columns(*named) == used
 
 
 def test_an_empty_set_is_refused() -> None:

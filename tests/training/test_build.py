@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -137,15 +136,6 @@ def test_another_commit_of_a_data_set_is_prepared_anew(
         seen += [prepare(asked).splits["train"].record(0).fields["tokens"] for _ in range(2)]
     assert seen == [["ann"], ["ann"], ["eve"], ["eve"]]
     assert len(reads) == 2
-
-
-def test_files_without_a_content_to_go_by_are_refused(
-    config: Callable[..., RunConfig], tmp_path: Path
-) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    for key in ("train_file", "chat_template"):
-        with pytest.raises(BadInput, match="fifo: a pipe or a device: it can be read only once"):
-            prepare(config(data={key: str(tmp_path / "fifo")}))
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
