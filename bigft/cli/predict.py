@@ -166,15 +166,10 @@ def _value(raw: bytes, where: str) -> str | dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BadInput(Problem(where, "not UTF-8", "save it as UTF-8")) from error
     if value.startswith("{"):
-        from bigft.data.formats.json_rows import half_of_a_pair
+        from bigft.data.formats.json_rows import NoJson, parse
 
-        text = value
         try:
-            value = json.loads(text)
-        except ValueError as error:
-            problem = Problem(where, f"no JSON ({error})", "write one object a line")
-            raise BadInput(problem) from error
-        if half_of_a_pair(text, value):
-            found = "one half of a surrogate pair: no character"
-            raise BadInput(Problem(where, found, "cut texts between characters"))
+            value = parse(value, "write one object a line")
+        except NoJson as error:
+            raise BadInput(error.at(where)) from error
     return value

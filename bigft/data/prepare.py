@@ -50,6 +50,7 @@ RECORD_SCHEMA = pa.schema(
         "file": pa.dictionary(pa.int32(), pa.binary()),
         "line": pa.int32(),
         "fields": pa.string(),
+        "notes": pa.list_(pa.string()),
     }
 )
 
@@ -95,10 +96,13 @@ class PreparedSplit:
         return self._records.numbers("content")
 
     def notes(self) -> dict[str, tuple[int, Record]]:
-        """For each note of `encode`: how many records it was made of, and the first of them."""
+        """For each note of a record or of its rows: how many records have it, and the first one."""
         found: dict[str, list[int]] = {}
-        for index, notes in enumerate(self._records.values("notes")):
-            for note in notes:
+        of_records = zip(
+            self._records.values("notes"), self._records.values("row_notes"), strict=True
+        )
+        for index, (read, encoded) in enumerate(of_records):
+            for note in (*read, *encoded):
                 found.setdefault(note, [0, index])[0] += 1
         return {note: (count, self.record(first)) for note, (count, first) in found.items()}
 
@@ -217,14 +221,15 @@ def _parts(records: Iterable[Record], refused: list[Problem]) -> Iterator[_Part]
     """What `records` refuses, at its end or before, is appended to `refused`."""
     number, size, source = 0, 0, -1
     file, line = "", 0
-    rows: list[tuple[int, int, bytes, int, str]] = []
+    rows: list[tuple[Any, ...]] = []
     with collect(refused):
         for record in records:
             if record.file != file or record.line < line:  # backwards: the same file once more
                 source += 1
             file, line = record.file, record.line
             fields = FIELDS.encode(dict(record.fields))
-            rows.append((record.index, source, os.fsencode(file), line, fields))
+            notes = list(record.notes)
+            rows.append((record.index, source, os.fsencode(file), line, fields, notes))
             size += len(fields)
             if len(rows) == RECORDS_PER_PART or size >= CHARACTERS_PER_PART:
                 yield _Part(number, _record_rows(rows))
@@ -261,7 +266,7 @@ def _encode_part(directory: Path, name: str, encode: Encode, part: _Part) -> lis
         contents = pa.array([_content(record.fields) for record in records], pa.int64())
         whole = part.records.append_column("content", contents)
         distinct = [list(dict.fromkeys(each)) for each in notes.values()]
-        whole = whole.append_column("notes", pa.array(distinct, pa.list_(pa.string())))
+        whole = whole.append_column("row_notes", pa.array(distinct, pa.list_(pa.string())))
         with pa.ipc.new_file(str(records_path), whole.schema) as file:
             file.write_batch(whole)
     return problems

@@ -19,12 +19,14 @@ class Record:
     index: 0-based position in its split, over all files of the split.
     fields: column name -> value (JSON types only), as the reader found it.
     file, line: where it begins; line is 1-based (the row number where a format has no lines).
+    notes: what its reader changed or found odd, each as what follows "3 records".
     """
 
     index: int
     fields: Mapping[str, Any]
     file: str
     line: int
+    notes: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:

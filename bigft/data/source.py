@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import DataConfig
-from bigft.data.formats import ReadOptions, stream_hub, stream_records
+from bigft.data.formats import ReadOptions, hub_splits, hub_version, stream_hub, stream_records
+from bigft.data.formats.files import check_is_regular
 from bigft.data.records import Record
 
 SPLITS = ("train", "validation", "test")
@@ -21,7 +22,8 @@ def files_of(data: DataConfig, split: str) -> Sequence[str]:
 def input_files(data: DataConfig) -> list[str]:
     """Every file that the config names, directories opened up: what a fingerprint covers.
 
-    Raises BadInput, naming its key, for a config without training, validation or test data.
+    Raises BadInput, naming its key, for a config without training, validation or test data, and
+    for files whose content no fingerprint can hold: pipes.
     """
     named = [file for split in SPLITS for file in files_of(data, split)]
     if not named and data.dataset_name is None:
@@ -29,29 +31,66 @@ def input_files(data: DataConfig) -> list[str]:
             Problem("data.train_file", "no data is named", "give train_file or dataset_name")
         )
     local = [data.dataset_name] if data.dataset_name and Path(data.dataset_name).exists() else []
-    return [str(path) for name in [*named, *local] for path in _opened(Path(name))]
+    problems: list[Problem] = []
+    files: list[str] = []
+    for name in [*named, *local]:
+        with collect(problems):
+            files += map(str, _opened(Path(name)))
+    if problems:
+        raise BadInput(problems)
+    return files
 
 
 def _opened(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(inner for inner in path.rglob("*") if inner.is_file())
     # A missing file stays in no fingerprint: the reader names it with the nearest one.
-    return [path] if path.is_file() else []
+    if not path.exists():
+        return []
+    check_is_regular(str(path))
+    return [path]
 
 
-def read_split(data: DataConfig, split: str) -> list[Record] | None:
+def version_of(data: DataConfig) -> str | None:
+    """Which content of a data set of the hub is read; None where the config names none, or one
+    whose files are `input_files`.
+
+    Raises BadInput if it cannot be found.
+    """
+    if data.dataset_name is None or Path(data.dataset_name).exists():
+        return None
+    return hub_version(data.dataset_name, data.dataset_config_name, data.dataset_revision)
+
+
+def splits_of(data: DataConfig) -> list[str]:
+    """The splits of data.dataset_name. Raises BadInput if it cannot be found."""
+    assert data.dataset_name is not None
+    return hub_splits(data.dataset_name, data.dataset_config_name, data.dataset_revision)
+
+
+def read_split(
+    data: DataConfig, split: str, *, columns: frozenset[str] | None = None
+) -> list[Record] | None:
     """The records of one split at once; None if the config names none.
 
+    columns: the fields that the task may use; None: any.
     Raises BadInput with the problems of its files.
     """
-    records = stream_split(data, split)
+    records = stream_split(data, split, columns=columns)
     return None if records is None else list(records)
 
 
-def stream_split(data: DataConfig, split: str, *, of_words: bool = True) -> Iterator[Record] | None:
+def stream_split(
+    data: DataConfig,
+    split: str,
+    *,
+    of_words: bool = True,
+    columns: frozenset[str] | None = None,
+) -> Iterator[Record] | None:
     """The records of one split, read as they are asked for; None if the config names none.
 
     of_words: whether a file may be one of labelled words, where its format is to be found.
+    columns: the fields that the task may use; None: any.
 
     The stream ends with BadInput if its files have problems.
     """
@@ -62,33 +101,10 @@ def stream_split(data: DataConfig, split: str, *, of_words: bool = True) -> Iter
         sample_by=data.sample_by,
         of_words=of_words,
         max_samples=data.max_train_samples if split == "train" else data.max_eval_samples,
+        columns=columns,
     )
     if data.dataset_name is not None:
-        if split not in hub_splits(data):
-            return None
-        return stream_hub(
-            data.dataset_name, data.dataset_config_name, data.dataset_revision, split, options
-        )
+        name = (data.dataset_name, data.dataset_config_name, data.dataset_revision)
+        return stream_hub(*name, split, options) if split in splits_of(data) else None
     files = files_of(data, split)
     return stream_records(files, options) if files else None
-
-
-def hub_splits(data: DataConfig) -> list[str]:
-    """The splits of data.dataset_name. Raises BadInput if it cannot be found."""
-    import datasets
-
-    try:
-        return list(
-            datasets.get_dataset_split_names(
-                data.dataset_name, data.dataset_config_name, revision=data.dataset_revision
-            )
-        )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        why = " ".join(str(error).split())
-        raise BadInput(
-            Problem(
-                "data.dataset_name",
-                f"{data.dataset_name!r} cannot be loaded ({why})",
-                "give a hub id, or a directory that `datasets` can load",
-            )
-        ) from error

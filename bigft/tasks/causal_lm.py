@@ -21,7 +21,7 @@ from bigft.data.source import SPLITS, stream_split
 from bigft.models.heads.lm import attach_lm_head
 from bigft.tasks import lm_batch
 from bigft.tasks.chat_template import Rendered, Renderer, use_template
-from bigft.tasks.conversations import conversation_notes, last_answer, normalised
+from bigft.tasks.conversations import columns, conversation_notes, last_answer, normalised
 from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
 from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
@@ -78,8 +78,9 @@ class CausalLM:
         """All splits the config names as streams of records in one form; no labels."""
         data = config.data
         splits: dict[str, Iterable[Record]] = {}
+        used = columns(data.text_column_name, data.label_column_name)
         for split in SPLITS:
-            records = stream_split(data, split, of_words=False)
+            records = stream_split(data, split, of_words=False, columns=used)
             if records is not None:
                 splits[split] = normalised(
                     records,

@@ -7,13 +7,13 @@ answers may be targets. "markers": fields beside them that may tell what is lear
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
+from bigft.data.formats.json_rows import NoJson, parse
 from bigft.data.records import Record
 
 Message = dict[str, Any]
@@ -51,6 +51,12 @@ class Form(NamedTuple):
 
 class _Wrong(ValueError):
     """args: what, mend."""
+
+
+def columns(text: str | int | None, label: str | int | None) -> frozenset[str]:
+    """The fields that `normalised` may take, given the names that the config gives."""
+    named = frozenset(str(name) for name in (text, label) if name is not None)
+    return named or frozenset(FURTHER_FIELDS).union(*(form.fields for form in FORMS.values()))
 
 
 def normalised(
@@ -265,6 +271,8 @@ FORMS: dict[str, Form] = {
     "prompt and completion": Form(("prompt", "completion"), _prompt_completion),
     "text": Form(("text",), _plain_text),
 }
+# What a record of some form may have beside the fields that tell the form.
+FURTHER_FIELDS = ("system", "tools", "input", "history")
 
 
 # -- their parts --------------------------------------------------------------------------------
@@ -273,12 +281,48 @@ FORMS: dict[str, Form] = {
 def _chat(messages: list[Message], fields: Fields, form: str = "messages") -> dict[str, Any]:
     chat: dict[str, Any] = {"messages": messages, "form": form}
     if fields.get("tools"):
-        tools = fields["tools"]
-        try:
-            chat["tools"] = json.loads(tools) if isinstance(tools, str) else tools
-        except ValueError as error:
-            raise _Wrong(f"`tools` is no JSON ({error})", "write a list of schemas") from None
+        chat["tools"] = _tools(fields["tools"])
     return chat
+
+
+def _decoded(value: Any, name: str, mend: str) -> Any:
+    """What a JSON text spells, once; another value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value, mend)
+    except NoJson as error:
+        raise _Wrong(f"{name}: {error.what}", error.mend) from None
+
+
+def _tools(value: Any) -> Any:
+    """Templates want schemas, not their JSON texts."""
+    tools = _decoded(value, "`tools`", "write a list of schemas")
+    if not isinstance(tools, list):
+        return tools
+    return [
+        _decoded(tool, f"schema {at} of `tools`", "write an object")
+        for at, tool in enumerate(tools, 1)
+    ]
+
+
+def _tool_calls(value: Any, where: str) -> Any:
+    """Templates want the arguments of a call as an object; OpenAI's answers hold its JSON text."""
+    calls = _decoded(value, f"the tool calls of {where}", "write a list of calls")
+    return [_call(call, where) for call in calls] if isinstance(calls, list) else calls
+
+
+def _call(value: Any, where: str) -> Any:
+    call = _decoded(value, f"a tool call of {where}", "write an object")
+    if not isinstance(call, dict):
+        return call
+    if "function" in call:
+        return call | {"function": _call(call["function"], where)}
+    if not isinstance(call.get("arguments"), str):
+        return call
+    text = call["arguments"].strip() or "{}"  # what some servers write where there are none
+    name = f"the arguments of a tool call of {where}"
+    return call | {"arguments": _decoded(text, name, "write them as an object")}
 
 
 def _messages(value: Any, name: str) -> list[Message]:
@@ -301,6 +345,10 @@ def _message(value: Any, where: str) -> Message:
     read = ("role", "from", "content", "value", *LEARNT, *MASKED)
     message = {key: value[key] for key in value if key not in read}
     message = {"role": ROLES[role], **message, **_weight(value, where)}
+    if message.get("tool_calls"):
+        message["tool_calls"] = _tool_calls(message["tool_calls"], where)
+    if message.get("function_call"):
+        message["function_call"] = _call(message["function_call"], where)
     if content is None and value.get("tool_calls"):
         return message
     if not isinstance(content, str):

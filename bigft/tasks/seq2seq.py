@@ -24,7 +24,7 @@ from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.metrics.translation import TranslationMetric, splitting
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
 from bigft.tasks.round_trip import RoundTrip
-from bigft.tasks.seq2seq_fields import pairs
+from bigft.tasks.seq2seq_fields import columns, pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,9 +72,10 @@ class Seq2Seq:
         """All splits the config names, as {"source", "target"} records; no labels."""
         splits: dict[str, Iterable[Record]] = {}
         problems: list[Problem] = []
+        used = columns(config.data)
         for split in SPLITS:
             with collect(problems):
-                records = stream_split(config.data, split, of_words=False)
+                records = stream_split(config.data, split, of_words=False, columns=used)
                 if records is not None:
                     splits[split] = pairs(records, config)
         if problems:

@@ -8,13 +8,22 @@ from dataclasses import replace
 from typing import Any
 
 from bigft.config.errors import BadInput, Problem, collect
-from bigft.config.sections import RunConfig
+from bigft.config.sections import DataConfig, RunConfig
 from bigft.config.tasks import Seq2Seq
 from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
 from bigft.data.records import Record
 from bigft.tasks.languages import matching
 
 SIDES = {"source": "text_column_name", "target": "label_column_name"}
+
+
+def columns(data: DataConfig) -> frozenset[str]:
+    """The fields that `pairs` may take."""
+    named = (data.text_column_name, data.label_column_name)
+    if named == (None, None):
+        return frozenset({*SIDES, "translation"})
+    sides = zip(SIDES, named, strict=True)
+    return frozenset(side if name is None else str(name) for side, name in sides)
 
 
 def pairs(records: Iterable[Record], config: RunConfig) -> Iterator[Record]:

@@ -20,7 +20,13 @@ from bigft.data.words import split_words
 from bigft.models.heads.token import attach_token_head
 from bigft.tasks.metrics.tagging import TaggingMetric, entities
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
-from bigft.tasks.token_fields import label_set, normalise, tag_sequences, to_bio_records
+from bigft.tasks.token_fields import (
+    columns,
+    label_set,
+    normalise,
+    tag_sequences,
+    to_bio_records,
+)
 from bigft.tasks.token_windows import NO_WORD, Windower
 
 if TYPE_CHECKING:
@@ -61,9 +67,10 @@ class TokenClassification:
         read: dict[str, list[Record]] = {}
         splits: dict[str, list[Record]] = {}
         problems: list[Problem] = []
+        used = columns(config.data.text_column_name, config.data.label_column_name)
         for split in SPLITS:
             with collect(problems):
-                raw = read_split(config.data, split)
+                raw = read_split(config.data, split, columns=used)
                 if raw is not None:
                     read[split] = normalise(
                         raw,

@@ -20,7 +20,15 @@ SPAN_FIELDS = ("spans", "entities", "label")
 KEPT_FIELDS = ("id", "text", "offsets", "lines")
 
 OUTSIDE = "O"
+IDS_BEGIN_ANEW = "have an id that a record of another file has too: ids are told apart by file"
 BIO_TAG = re.compile(r"[BI]-(.+)")
+
+
+def columns(text: str | int | None, label: str | int | None) -> frozenset[str]:
+    """The fields that `normalise` may take, given the names that the config gives."""
+    texts = TEXT_FIELDS if text is None else (str(text),)
+    labels = (*TAG_FIELDS, *SPAN_FIELDS) if label is None else (str(label),)
+    return frozenset({*texts, *labels})
 
 
 def normalise(
@@ -51,11 +59,11 @@ def normalise(
         raise BadInput(Problem(f"data.{split}_file", "no sample in it"))
     normalised: list[Record] = []
     problems: list[Problem] = []
-    first_with: dict[str | int, Record] = {}
+    first_with: dict[Any, Record] = {}  # by id, and by file and id
     known = None if label_list is None else frozenset(label_list)
     for record in records:
         try:
-            _check_id(record, first_with, split)
+            record = _with_id(record, first_with, split)
             text = _text(record, text_column_name)
             field, labels = _labels(record, text, label_column_name, require_labels)
             if isinstance(text, str):
@@ -127,13 +135,18 @@ def _at(record: Record, token: int) -> str:
     return f"{record.where}: token {token + 1}"
 
 
-def _check_id(record: Record, first_with: dict[str | int, Record], split: str) -> None:
+def _with_id(record: Record, first_with: dict[Any, Record], split: str) -> Record:
+    """The record, with a note if another file holds its id; in one file ids must differ."""
     name = record.fields.get("id")
-    if isinstance(name, str | int):
-        first = first_with.setdefault(name, record)
-        if first is not record:
-            found = f"the id {name!r} is also that of {first.where} in the {split} set"
-            raise BadInput(Problem(record.where, found, "give each record its own id"))
+    if not isinstance(name, str | int):
+        return record
+    first = first_with.setdefault((record.file, name), record)
+    if first is not record:
+        found = f"the id {name!r} is also that of {first.where} in the {split} set"
+        raise BadInput(Problem(record.where, found, "give each record its own id"))
+    if first_with.setdefault(name, record).file != record.file:
+        return replace(record, notes=(*record.notes, IDS_BEGIN_ANEW))
+    return record
 
 
 def _find(record: Record, option: str, asked: str | int | None, usual: Sequence[str]) -> str | None:

@@ -20,6 +20,7 @@ from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import DataConfig, RunConfig, TrainConfig
 from bigft.config.tasks import CausalLM
+from bigft.data.formats.files import check_is_regular
 from bigft.data.order import Order
 from bigft.data.prepare import (
     PreparedSplit,
@@ -30,7 +31,7 @@ from bigft.data.prepare import (
     prepared,
 )
 from bigft.data.records import Feature
-from bigft.data.source import input_files
+from bigft.data.source import input_files, version_of
 from bigft.models.adapt import adapt_model, freezes_base, load_options, virtual_tokens
 from bigft.models.load import (
     Limit,
@@ -177,9 +178,8 @@ def prepare(
         written: dict[str, PreparedSplit] = {}
         for name, records in splits.items():
             with collect(problems):
-                written[name] = prepare_split(
-                    directory, name, records, task.encode, config.data.preprocessing_num_workers
-                )
+                workers = config.data.preprocessing_num_workers
+                written[name] = prepare_split(directory, name, records, task.encode, workers)
         if problems:
             raise BadInput(problems)
         vocabulary = {
@@ -202,6 +202,7 @@ def prepare(
             "max_length": [max_length, cut_by],
             "labels": labels and list(labels),
             "clock": clock.isoformat() if is_dated else None,
+            "dataset": version_of(config.data),
             "bigft": __version__,
         },
         [*input_files(config.data), *_template(config.data)],
@@ -293,7 +294,10 @@ def _check_layers(model: PreTrainedModel, config: RunConfig) -> None:
 def _template(data: DataConfig) -> list[str]:
     """The template's file, if there is one: the task tells of one that is missing."""
     file = data.chat_template
-    return [file] if file is not None and Path(file).is_file() else []
+    if file is None or not Path(file).exists() or Path(file).is_dir():
+        return []
+    check_is_regular(file)
+    return [file]
 
 
 def compute_dtype(train: TrainConfig) -> str:

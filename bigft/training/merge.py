@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from bigft.config.errors import BadInput, Problem
 from bigft.config.load import load_config
 from bigft.config.sections import RunConfig
-from bigft.data.source import hub_splits
+from bigft.data.source import splits_of
 from bigft.runtime.clock import clock_of
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.build import compute_dtype
@@ -141,7 +141,7 @@ def _split(config: RunConfig) -> str | None:
             return split
     if config.data.dataset_name is None:
         return None
-    there = hub_splits(config.data)
+    there = splits_of(config.data)
     return next((split for split in ("validation", "test") if split in there), None)
 
 

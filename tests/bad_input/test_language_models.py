@@ -162,6 +162,7 @@ def test_a_vocabulary_larger_than_the_embedding(refused: Refused, place: Path) -
          "at parallel.zero_stage 1 every rank keeps all parameters"),
         (["data.chat_template=none.jinja"],
          "none.jinja cannot be read (No such file or directory); name a Jinja file"),
+        (["data.chat_template=/dev/null"], "/dev/null: a pipe or a device: it can be read only"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_had(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,16 @@ def test_a_config_without_data_is_refused() -> None:
     assert str(caught.value) == (
         "data.train_file: no data is named; give train_file or dataset_name"
     )
+
+
+def test_every_pipe_is_refused_since_it_has_no_content_to_go_by(tmp_path: Path) -> None:
+    pipes = [str(tmp_path / name) for name in ("a", "b")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    with pytest.raises(BadInput) as caught:
+        input_files(data(train_file=pipes[0], test_file=pipes[1]))
+    assert [problem.where for problem in caught.value.problems] == pipes
+    assert "a pipe or a device: it can be read only once" in str(caught.value)
 
 
 # -- data sets ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from bigft.config.errors import BadInput
 from bigft.data.records import Record
 from bigft.tasks.conversations import (
+    columns,
     conversation_notes,
     last_answer,
     normalised,
@@ -154,8 +156,8 @@ def test_a_message_that_is_none(message: Any, error: str) -> None:
          "one of prompt and completion is a list, the other is not; write both alike"),
         ({"text": " "}, "an empty text; write something or delete it"),
         ({"messages": [USER, ANSWER], "tools": "{"},
-         "`tools` is no JSON (Expecting property name enclosed in double quotes: line 1 column 2 "
-         "(char 1)); write a list of schemas"),
+         "`tools`: no JSON (Expecting property name enclosed in double quotes); write a list of "
+         "schemas"),
     ],
 )  # fmt: skip
 def test_a_record_that_is_none(row: dict[str, Any], error: str) -> None:
@@ -316,3 +318,64 @@ def test_the_last_answer_is_one_that_may_be_learnt() -> None:
     wrong = {"role": "assistant", "content": "wrong", "weight": 0}
     assert last_answer({"messages": [USER, ANSWER, USER, wrong]}) == ("a", "q")
     assert last_answer({"messages": [USER, wrong]}) == ("", "")
+
+
+def called(arguments: Any, **more: Any) -> dict[str, Any]:
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call | more]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('{"city": "Paris"}', {"city": "Paris"}),
+        ({"city": "Paris"}, {"city": "Paris"}),
+        ({"text": '{"a": 1}'}, {"text": '{"a": 1}'}),  # within an object it is a text
+        ('"{}"', "{}"),  # once
+        ({"a": None}, {"a": None}),
+        (" ", {}),
+        (None, None),
+    ],
+)
+def test_arguments_that_are_json_text_are_decoded_once(arguments: Any, expected: Any) -> None:
+    (fields,) = read({"messages": [USER, called(arguments)]})
+    (call,) = fields["messages"][1]["tool_calls"]
+    assert call == {"type": "function", "function": {"name": "f", "arguments": expected}}
+
+
+def test_calls_and_schemas_may_be_json_text_as_a_whole_or_each() -> None:
+    call, schema = {"name": "f", "arguments": {"a": 1}}, {"name": "f", "parameters": {}}
+    text = json.dumps(call)
+    for calls in ([text], f"[{text}]", [call], [call | {"arguments": '{"a": 1}'}]):
+        turn = {"role": "assistant", "content": "", "tool_calls": calls}
+        (fields,) = read({"messages": [USER, turn]})
+        assert fields["messages"][1]["tool_calls"] == [call]
+    for tools in ([json.dumps(schema)], json.dumps([schema]), [schema]):
+        (fields,) = read({"messages": [USER, ANSWER], "tools": tools})
+        assert fields["tools"] == [schema]
+    older = {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "{}"}}
+    (fields,) = read({"messages": [USER, older | {"content": "a"}]})
+    assert fields["messages"][1]["function_call"] == {"name": "f", "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ({"messages": [USER, called('{"a": }')]},
+         "the arguments of a tool call of message 2 of `messages`: no JSON (Expecting value); "
+         "write them as an object"),
+        ({"messages": [USER, called("[" * 100_000)]},
+         "the arguments of a tool call of message 2 of `messages`: brackets within brackets, more "
+         "than 500 deep; write it flatter"),
+        ({"messages": [USER, ANSWER], "tools": ["{}", "f"]},
+         "schema 2 of `tools`: no JSON (Expecting value); write an object"),
+    ],
+)  # fmt: skip
+def test_what_is_no_json_text_is_refused_by_its_message(row: dict[str, Any], error: str) -> None:
+    assert refusal(row) == f"d.jsonl:1: {error}"
+
+
+def test_the_fields_that_may_be_taken_are_those_named_or_of_any_form() -> None:
+    assert columns("q", "a") == {"q", "a"}
+    assert columns(0, None) == {"0"}
+    assert {"messages", "conversations", "tools", "system", "text"} < columns(None, None)

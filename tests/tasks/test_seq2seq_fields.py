@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from bigft.config.errors import BadInput
-from bigft.config.sections import RunConfig
+from bigft.config.sections import DataConfig, RunConfig
 from bigft.data.records import Record
-from bigft.tasks.seq2seq_fields import pairs
+from bigft.tasks.seq2seq_fields import columns, pairs
 
 
 def read(*rows: dict[str, Any], **keys: Any) -> list[tuple[str, str]]:
@@ -163,3 +163,17 @@ def test_all_bad_lines_are_told_at_once_and_of_many_the_first() -> None:
     many = refusal(*[bad] * 50)
     assert many.count("the target is empty") == 20
     assert "... and more" in many
+
+
+@pytest.mark.parametrize(
+    ("keys", "used"),
+    [
+        ({}, {"source", "target", "translation"}),
+        ({"text_column_name": "document", "label_column_name": 1}, {"document", "1"}),
+        ({"label_column_name": "summary"}, {"source", "summary"}),
+    ],
+)
+def test_the_fields_that_may_be_taken_are_those_named_or_the_usual(
+    keys: dict[str, Any], used: set[str]
+) -> None:
+    assert columns(DataConfig.model_validate(keys)) == used

@@ -12,7 +12,12 @@ from bigft.config.errors import BadInput
 from bigft.data.formats import ReadOptions, read_records
 from bigft.data.records import Record
 from bigft.data.tag_schemes import Scheme, detect_scheme
-from bigft.tasks.token_fields import label_set, normalise, tag_sequences, to_bio_records
+from bigft.tasks.token_fields import (
+    label_set,
+    normalise,
+    tag_sequences,
+    to_bio_records,
+)
 
 
 def records(*rows: dict[str, Any]) -> list[Record]:

@@ -15,6 +15,7 @@ from tiny import LABELS, byte_tokenizer, save_tiny, tiny_model
 
 from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
+from bigft.data.formats.arrow import NULLS_LEFT_OUT
 from bigft.tasks.token_classification import TokenClassification
 from bigft.training.build import Run, global_batch, prepare, versions
 
@@ -88,6 +89,53 @@ def test_a_second_call_reads_nothing_and_gives_the_same(
     assert rows(first) == rows(second)
     assert first.task.labels == second.task.labels == LABELS[:1] + LABELS[3:] + LABELS[1:3]
     assert (first.notes, first.data_fingerprint) == (second.notes, second.data_fingerprint)
+
+
+def test_rows_of_parquet_and_saved_directories_are_those_of_json_lines(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    import datasets
+
+    spans = [[{"start": 0, "end": 3, "label": "PER", "text": "bob"}],
+             [{"start": 4, "end": 7, "label": "LOC"}], []]  # fmt: skip
+    given = [{"text": "bob ann", "spans": each} for each in spans]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    table = datasets.Dataset.from_list(given)
+    assert table[1]["spans"][0]["text"] is None
+    table.to_parquet(tmp_path / "a.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    files = [str(tmp_path / name) for name in ("a.jsonl", "a.parquet", "saved")]
+    runs = [prepare(config(data={"train_file": file, "validation_file": ()})) for file in files]
+    assert rows(runs[0]) == rows(runs[1]) == rows(runs[2])
+    assert len({run.data_fingerprint for run in runs}) == 1
+    assert [[note for note in run.notes if "null" in note] for run in runs] == [
+        [], *([f"1 of 3 records of train (first {file}:2) {NULLS_LEFT_OUT}"] for file in files[1:])
+    ]  # fmt: skip
+
+
+def test_another_commit_of_a_data_set_is_prepared_anew(
+    config: Callable[..., RunConfig],
+    reads: list[RunConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a network `datasets` answers with what it has kept, under its commit."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "kept")
+    place = tmp_path / "kept" / "somebody___set" / "default" / "0.0.0"
+    place.mkdir(parents=True)
+    asked = config(data={"dataset_name": "somebody/set", "train_file": (), "validation_file": ()})
+    seen = []
+    for commit, word in (("1" * 40, "ann"), ("2" * 40, "eve")):
+        write(tmp_path / "set" / "train.jsonl", [([word], ["B-PER"])])
+        datasets.load_dataset(str(tmp_path / "set"))
+        (loaded,) = (tmp_path / "kept" / "set" / "default" / "0.0.0").glob("*/")
+        loaded.rename(place / commit)
+        seen += [prepare(asked).splits["train"].record(0).fields["tokens"] for _ in range(2)]
+    assert seen == [["ann"], ["ann"], ["eve"], ["eve"]]
+    assert len(reads) == 2
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])

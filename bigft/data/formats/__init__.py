@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from bigft.data.formats.arrow import stream_hub
 from bigft.data.formats.base import ReadOptions
 from bigft.data.formats.detect import detect_format
+from bigft.data.formats.hub import hub_splits, hub_version, stream_hub
 from bigft.data.formats.read import FORMATS, read_records, stream_records
 
 __all__ = [
     "FORMATS",
     "ReadOptions",
     "detect_format",
+    "hub_splits",
+    "hub_version",
     "read_records",
     "stream_hub",
     "stream_records",

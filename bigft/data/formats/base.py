@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from bigft.config.errors import BadInput, Problem
+from bigft.data.formats.files import check_file, open_data
 
 MAX_PROBLEMS = 20  # per file: enough to see a pattern, few enough to read
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -24,6 +25,7 @@ class ReadOptions:
     sample_by: what one sample of a plain text is: "line", "paragraph" or "document".
     of_words: whether "auto" may find a CoNLL file; without, such a file is a table or a text.
     max_samples: read no more than so many records; None reads all.
+    columns: the fields that the task may use; None: any. A table's others need not be readable.
     """
 
     format: str = "auto"
@@ -32,13 +34,21 @@ class ReadOptions:
     sample_by: str = "line"
     of_words: bool = True
     max_samples: int | None = None
+    columns: frozenset[str] | None = None
+
+    def uses(self, column: str) -> bool:
+        return self.columns is None or column in self.columns
 
 
 class Row(NamedTuple):
-    """line: 1-based, where the row begins.  fields: column name -> value."""
+    """line: 1-based, where the row begins.  fields: column name -> value.
+
+    notes: as of `Record`.
+    """
 
     line: int
     fields: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 Reader: TypeAlias = Callable[..., Iterator[Row | Problem]]
@@ -51,12 +61,13 @@ Raises BadInput where nothing of the file can be read.
 
 
 def text_lines(path: str) -> Iterator[tuple[int, str] | Problem]:
-    """(1-based number, text without its line end) per line of a UTF-8 file, read as a stream.
+    """(1-based number, text without its line end) per line of a UTF-8 file, read as a stream and
+    decompressed where it is compressed.
 
     Only LF and CRLF end a line: U+2028 and its like occur inside of tokens.
     """
     offset = 0
-    with open(path, "rb") as file:
+    with open_data(path) as file:
         for number, raw in enumerate(file, 1):
             where = f"{path}:{number}"
             if number == 1 and raw.startswith(BYTE_ORDER_MARK):
@@ -81,7 +92,10 @@ def did_you_mean(name: str, names: Sequence[str]) -> str:
 
 
 def check_path(path: str, *, directory: bool) -> None:
-    """Raises BadInput, naming what lies nearby, unless `path` is a directory (or a file)."""
+    """Raises BadInput unless `path` is a directory (or a file of data).
+
+    It names what lies nearby.
+    """
     place = Path(path)
     if not place.exists():
         raise BadInput(Problem(path, "no such file", _nearest_path(place)))
@@ -92,6 +106,8 @@ def check_path(path: str, *, directory: bool) -> None:
         names = sorted(child.name for child in place.iterdir())
         mend = f"name a file in it, such as {names[0]}" if names else ""
         raise BadInput(Problem(path, "a directory, not a file", mend))
+    if not directory:
+        check_file(path)
 
 
 def _nearest_path(place: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import BYTE_ORDER_MARK, check_path
+from bigft.data.formats.files import data_suffix, open_data
 
 PARQUET_MAGIC = b"PAR1"
 DATASET_FILES = ("dataset_info.json", "state.json", "dataset_dict.json")
@@ -33,7 +34,7 @@ def detect_format(path: str, of_words: bool = True) -> str:
     if place.is_dir() and any((place / name).is_file() for name in DATASET_FILES):
         return "datasets"
     check_path(path, directory=False)
-    with place.open("rb") as file:
+    with open_data(path) as file:
         head = file.read(HEAD).removeprefix(BYTE_ORDER_MARK)  # the reader refuses it
     if not head:
         raise BadInput(Problem(path, "an empty file"))
@@ -42,8 +43,8 @@ def detect_format(path: str, of_words: bool = True) -> str:
     if JSON_ARRAY.match(head):
         return "json"
     if JSON_OBJECT.match(head):
-        return _json_or_jsonl(place)
-    suffix = SUFFIXES.get(place.suffix.lower(), "")
+        return _json_or_jsonl(path)
+    suffix = SUFFIXES.get(data_suffix(path), "")
     if suffix == "csv":
         return suffix
     if not of_words:
@@ -56,15 +57,16 @@ def detect_format(path: str, of_words: bool = True) -> str:
     return suffix or "conll"
 
 
-def _json_or_jsonl(place: Path) -> str:
-    """JSON Lines if the first line is an object by itself, unless that object holds the rows."""
-    with place.open("rb") as file:
-        first = next(line for line in file if line.strip())
+def _json_or_jsonl(path: str) -> str:
+    """JSON Lines if the first line is an object by itself, unless that object holds all rows."""
+    with open_data(path) as file:
+        lines = (line for line in file if line.strip())
+        first, has_second = next(lines), next(lines, None) is not None
     try:
         value = json.loads(first)
-    except ValueError:
-        return "jsonl" if SUFFIXES.get(place.suffix.lower()) == "jsonl" else "json"
-    return "json" if isinstance(value.get("data"), list) else "jsonl"
+    except (ValueError, RecursionError):
+        return "jsonl" if SUFFIXES.get(data_suffix(path)) == "jsonl" else "json"
+    return "json" if isinstance(value.get("data"), list) and not has_second else "jsonl"
 
 
 def _is_conllu(head: bytes) -> bool:

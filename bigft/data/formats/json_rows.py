@@ -11,25 +11,71 @@ from typing import Any
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import ReadOptions, Row, text_lines
 
+MAX_DEPTH = 500  # of brackets; Python's own limit is some 1,000 for all that recurses
 ROWS_KEY = "data"  # SQuAD's, and what many exporters write
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 SPACE = re.compile(r"[ \t\r\n]*")
 KINDS = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 
 
-class _RepeatedKey(ValueError):
-    """The message names the key."""
+class NoJson(ValueError):
+    """What is wrong with a JSON text, and how to fix it. column: 1-based; None: of no one place."""
+
+    def __init__(self, what: str, mend: str, column: int | None = None) -> None:
+        super().__init__(what, mend)
+        self.what, self.mend, self.column = what, mend, column
+
+    def at(self, where: str) -> Problem:
+        place = where if self.column is None else f"{where}:{self.column}"
+        return Problem(place, self.what, self.mend)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise _RepeatedKey(f"the key {repeated!r} stands twice in one object")
+        found = f"the key {repeated!r} stands twice in one object"
+        raise NoJson(found, "rename or delete one of the two")
     return fields
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def parse(text: str, mend: str = "") -> Any:
+    """The value of a JSON text.
+
+    mend: what to write instead of what is no JSON.
+    Raises NoJson for that, for a key that stands twice in an object, for half of a surrogate pair,
+    and for brackets deeper than MAX_DEPTH: what handles a value later recurses too.
+    """
+    try:
+        value = DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise NoJson(f"no JSON ({error.msg})", mend, error.colno) from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise _too_deep()
+    if half_of_a_pair(text, value):
+        found = "one half of a surrogate pair (\\ud800 to \\udfff): no character"
+        raise NoJson(found, "cut texts between characters")
+    return value
+
+
+def _too_deep() -> NoJson:
+    return NoJson(f"brackets within brackets, more than {MAX_DEPTH} deep", "write it flatter")
+
+
+def _depth(value: Any) -> int:
+    """How many brackets stand around the innermost value; without recursion."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, list | dict)]:
+        depth += 1
+        level = [
+            inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
 
 
 def read_jsonl(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
@@ -39,13 +85,7 @@ def read_jsonl(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
             yield item
         elif item[1].strip():
             number, line = item
-            try:
-                yield _row_or_problem(path, number, line)
-            except json.JSONDecodeError as error:
-                where = f"{path}:{number}:{error.colno}"
-                yield Problem(where, f"no JSON ({error.msg})", "write one JSON object a line")
-            except _RepeatedKey as error:
-                yield _repeated(path, number, error)
+            yield _row_or_problem(path, number, line)
 
 
 def read_json(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
@@ -55,12 +95,17 @@ def read_json(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
         yield from problems
         return
     text = "\n".join(item[1] for item in lines if not isinstance(item, Problem))
+    array = _skip(text, 0)
     try:
         document = json.loads(text)  # the whole file is sound before a row is given out
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
-        raise BadInput(Problem(where, f"no JSON ({error.msg})", "write one JSON array")) from error
-    array = _skip(text, 0)
+        mend = "write one JSON array"
+        if error.msg == "Extra data" and text[array] == "{":
+            mend += "; one object a line is data.format=jsonl"
+        raise BadInput(Problem(where, f"no JSON ({error.msg})", mend)) from error
+    except RecursionError as error:
+        raise BadInput(_too_deep().at(path)) from error
     if not isinstance(document, list):
         if not isinstance(document, dict) or not isinstance(document.get(ROWS_KEY), list):
             raise BadInput(_no_rows(path, document))
@@ -71,10 +116,7 @@ def read_json(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
     for start, end in _elements(text, array):
         line += text.count("\n", counted, start)
         counted = start
-        try:
-            yield _row_or_problem(path, line, text[start:end])
-        except _RepeatedKey as error:
-            yield _repeated(path, line, error)
+        yield _row_or_problem(path, line, text[start:end])
 
 
 def _no_rows(path: str, document: Any) -> Problem:
@@ -97,18 +139,15 @@ def half_of_a_pair(text: str, value: Any) -> bool:
 
 
 def _row_or_problem(path: str, line: int, text: str) -> Row | Problem:
-    value = DECODER.decode(text)
-    if half_of_a_pair(text, value):
-        found = "one half of a surrogate pair (\\ud800 to \\udfff): no character"
-        return Problem(f"{path}:{line}", found, "cut texts between characters")
+    where = f"{path}:{line}"
+    try:
+        value = parse(text, "write one JSON object a line")
+    except NoJson as error:
+        return error.at(where)
     if isinstance(value, dict):
         return Row(line, value)
     found = f"{KINDS.get(type(value), 'a number')} where an object is expected"
-    return Problem(f"{path}:{line}", found, 'write {"field": value, ...}')
-
-
-def _repeated(path: str, line: int, error: _RepeatedKey) -> Problem:
-    return Problem(f"{path}:{line}", str(error), "rename or delete one of the two")
+    return Problem(where, found, 'write {"field": value, ...}')
 
 
 # The json module tells no positions. The rest finds them in text that is known to be sound.

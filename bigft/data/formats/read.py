@@ -60,7 +60,7 @@ def stream_records(files: Sequence[str], options: ReadOptions) -> Iterator[Recor
                     if len(found) > MAX_PROBLEMS:
                         break
                 else:
-                    yield Record(index, item.fields, paths[0], item.line)
+                    yield Record(index, item.fields, paths[0], item.line, item.notes)
                     index += 1
                     if index == options.max_samples:
                         break

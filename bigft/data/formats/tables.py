@@ -86,7 +86,11 @@ def _rows(path: str, options: ReadOptions, table: Cells, mend: str) -> Iterator[
                 options.label_column_name, int
             )
             names = [str(number) for number in range(len(cells))] if numbered else cells
-            if problems := [*_repeated(f"{path}:{line}", names), *_absent(path, options, names)]:
+            where = f"{path}:{line}"
+            if problems := list(_unnamed(where, options, names)) or [
+                *_repeated(where, names),
+                *_absent(path, options, names),
+            ]:
                 raise BadInput(problems)
             if not numbered:
                 continue
@@ -111,3 +115,17 @@ def _absent(path: str, options: ReadOptions, names: Sequence[str]) -> Iterator[P
             mend = did_you_mean(str(column), names) or "write one of these"
             found = f"no column {column!r}; there are {', '.join(names)}"
             yield Problem(f"{path}: data.{option}", found, mend)
+
+
+def _unnamed(where: str, options: ReadOptions, names: Sequence[str]) -> Iterator[Problem]:
+    """A first row without any name that is known is a sample, or names that must be given."""
+    asked = (options.text_column_name, options.label_column_name)
+    if asked != (None, None) or any(options.uses(name) for name in names):
+        return
+    found = f"the first row is taken for the names of the columns: {', '.join(names)[:80]}"
+    known = f"known are {', '.join(sorted(options.columns or ()))}"
+    numbers = "data.text_column_name=0" + " data.label_column_name=1" * (len(names) > 1)
+    mend = f"set {numbers} if it is a sample, else to two of these names"
+    if options.of_words:
+        mend += "; a word and its label a line are data.format=conll"
+    yield Problem(where, f"{found}; {known}", mend)

@@ -1,4 +1,4 @@
-"""Parquet, `save_to_disk` and the hub: rows as they are, class numbers as names."""
+"""Parquet and `save_to_disk`: the same rows as in JSON Lines, class numbers as names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bigft.config.errors import BadInput
-from bigft.data.formats import ReadOptions, read_records, stream_hub
+from bigft.data.formats import ReadOptions, read_records
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -100,53 +100,138 @@ def test_a_foreign_directory_is_no_saved_one(tmp_path: Path) -> None:
     assert "no directory that `save_to_disk` wrote (" in message
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A directory that looks like a data set of the hub; nothing is asked over the network."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    (tmp_path / "hub").mkdir()
-    lines = '{"text": "x"}\n{"text": "y"}\n'
-    (tmp_path / "hub" / "train.jsonl").write_text(lines)
-    (tmp_path / "hub" / "test.jsonl").write_text('{"text": "z"}\n')
-    return str(tmp_path / "hub")
+# -- the same rows as in JSON Lines -------------------------------------------------------------
+
+CALLS = [
+    {"id": "a", "calls": [{"name": "f", "arguments": {"city": "Paris"}}], "schema": {"p": {}}},
+    {"id": "b", "calls": [{"name": "g", "arguments": {"a": 1, "b": [{"x": 2}, {"y": 3}]}}]},
+    {"id": "c", "calls": [], "schema": {"p": {"city": {"type": "string"}}}},
+]
 
 
-def test_a_hub_split_is_read(hub: str) -> None:
-    records = list(stream_hub(hub, None, None, "train", ReadOptions()))
-    assert [record.fields for record in records] == [{"text": "x"}, {"text": "y"}]
-    assert [record.where for record in records] == [f"{hub}[train]:1", f"{hub}[train]:2"]
-    assert len(list(stream_hub(hub, None, None, "train", ReadOptions(max_samples=1)))) == 1
+def parquet(path: Path, table: Any) -> str:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(table, path)
+    return str(path)
 
 
-def test_an_absent_split_names_the_others(hub: str) -> None:
-    message = refusal(lambda: list(stream_hub(hub, None, None, "validation", ReadOptions())))
-    assert message == (
-        f"data.dataset_name: {hub!r} has no split validation; it has train, test; "
-        "name its files instead"
+def without_null_columns(rows: Any) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in row if row[name] is not None} for row in rows]
+
+
+def test_keys_that_other_rows_gave_a_struct_are_left_out(tmp_path: Path) -> None:
+    import pyarrow
+
+    table = pyarrow.Table.from_pylist(CALLS)
+    assert table.to_pylist() != CALLS
+    datasets.Dataset(table).save_to_disk(tmp_path / "saved")
+    for path in (parquet(tmp_path / "a.parquet", table), str(tmp_path / "saved")):
+        records = read_records([path], ReadOptions())
+        assert without_null_columns(record.fields for record in records) == CALLS
+        assert [bool(record.notes) for record in records] == [True, True, False]
+        # Nothing to tell of columns that are not used.
+        unused = read_records([path], ReadOptions(columns=frozenset({"id"})))
+        assert not any(record.notes for record in unused)
+
+
+def test_nulls_in_lists_and_columns_stay(tmp_path: Path) -> None:
+    import pyarrow
+
+    rows = [{"tags": ["A", None], "x": None, "in": [{"a": [None]}]}, {"tags": None, "x": "x"}]
+    table = pyarrow.Table.from_pylist(rows)
+    records = read_records([parquet(tmp_path / "a.parquet", table)], ReadOptions())
+    assert [record.fields for record in records] == [rows[0], {**rows[1], "in": None}]
+
+
+MIXED = [
+    {"answer": "yes", "more": ["x", 1, None, {"k": "007"}], "arguments": {"a": 1, "n": None}},
+    {"answer": {"a": "42"}, "more": [], "arguments": {"b": [True]}},
+    {"answer": None, "more": ['say "hi"\n', "[1", "007"], "arguments": "free text"},
+    {"answer": 5, "more": [2.5, False], "arguments": {}},
+]
+
+
+def test_a_column_of_json_is_decoded_once(tmp_path: Path) -> None:
+    mixed = datasets.Dataset.from_list(MIXED, on_mixed_types="use_json")
+    assert mixed.features["answer"] == datasets.Json()
+    mixed.to_parquet(tmp_path / "a.parquet")
+    mixed.save_to_disk(tmp_path / "saved")
+    for name in ("a.parquet", "saved"):
+        records = read_records([str(tmp_path / name)], ReadOptions())
+        assert [record.fields for record in records] == MIXED
+        assert not any(record.notes for record in records)
+
+
+def test_a_column_of_json_that_is_too_deep_is_refused_by_row(tmp_path: Path) -> None:
+    import pyarrow
+
+    values = pyarrow.array(["1", "[" * 5000 + "]" * 5000], pyarrow.json_())
+    path = parquet(tmp_path / "a.parquet", pyarrow.table({"x": values}))
+    assert refusal(lambda: read_records([path], ReadOptions())) == (
+        f"{path}:2: column x: brackets within brackets, more than 500 deep; write it flatter"
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "why"),
-    [
-        ("nobody/nothing", None, "Couldn't reach 'nobody/nothing' on the Hub"),
-        ("{hub}", "other", "BuilderConfig 'other' not found. Available: ['default']"),
-    ],
-)
-def test_what_cannot_be_loaded_is_refused_by_its_key(
-    hub: str, name: str, config: str | None, why: str
+def foreign_columns() -> dict[str, Any]:
+    import datetime
+    import decimal
+
+    import pyarrow
+
+    string = pyarrow.string()
+    return {
+        "map": pyarrow.array([[("k", "v")]], pyarrow.map_(string, string)),
+        "in a list": pyarrow.array(
+            [[[("role", "user")]]], pyarrow.list_(pyarrow.map_(string, string))
+        ),
+        "in a struct": pyarrow.array([{"bytes": b"\xff", "path": "a.png"}]),
+        "binary": pyarrow.array([b"x"]),
+        "duration": pyarrow.array([datetime.timedelta(seconds=1)]),
+        "decimal": pyarrow.array([decimal.Decimal("1.5")]),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(foreign_columns()))
+def test_a_column_of_a_foreign_type_is_left_out_or_refused_by_name(
+    tmp_path: Path, name: str
 ) -> None:
-    name = name.format(hub=hub)
-    message = refusal(lambda: list(stream_hub(name, config, None, "train", ReadOptions())))
-    assert message.startswith(f"data.dataset_name: {name!r} cannot be loaded (")
-    assert why in message
-    assert message.endswith("; mend it, data.dataset_config_name or data.dataset_revision")
+    import pyarrow
+
+    columns = {"text": pyarrow.array(["x"])} | foreign_columns()
+    path = parquet(tmp_path / "a.parquet", pyarrow.table(columns))
+    (record,) = read_records([path], ReadOptions(columns=frozenset({"text"})))
+    assert record.fields == {"text": "x"}
+    message = refusal(lambda: read_records([path], ReadOptions(columns=frozenset({"text", name}))))
+    assert message.startswith(f"{path}: column {name}: values of the Arrow type ")
+    assert " are no text, number, list or object; convert the column (" in message
 
 
-def test_a_saved_directory_is_no_hub_data_set(dataset: Any, tmp_path: Path) -> None:
+def test_a_class_without_a_name_is_refused_by_file_and_row(tmp_path: Path) -> None:
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-X"]))
+    rows = {"text": ["a", "b", "c"], "tags": [[0, 1], [0, 2], [-7, -1]]}
+    features = datasets.Features(text=datasets.Value("string"), tags=tags)
+    # As `cast_column` leaves them: it does not look at the numbers.
+    numbers = datasets.Features(text=datasets.Value("string"), tags=[datasets.Value("int64")])
+    wrong = datasets.Dataset.from_dict(rows, features=numbers).cast_column("tags", tags)
+    assert wrong.features == features
+    wrong.to_parquet(tmp_path / "a.parquet")
+    wrong.save_to_disk(tmp_path / "saved")
+    for path in (str(tmp_path / "a.parquet"), str(tmp_path / "saved")):
+        assert refusal(lambda path=path: read_records([path], ReadOptions())).splitlines() == [
+            f"{path}:{row}: column tags: the class {number}, but there are 2 names (O, B-X), from "
+            "0 on; mend the number, or store the names that belong to it"
+            for row, number in ((2, 2), (3, -7))
+        ]
+        unused = ReadOptions(columns=frozenset({"text"}))
+        assert [record.fields["text"] for record in read_records([path], unused)] == list("abc")
+
+
+@pytest.mark.parametrize("damage", ["state.json", "dataset_info.json", "data"])
+def test_a_damaged_saved_directory_is_refused(dataset: Any, tmp_path: Path, damage: str) -> None:
     dataset.save_to_disk(tmp_path / "saved")
-    name = str(tmp_path / "saved")
-    assert "that `save_to_disk` wrote; name it as data.train_file" in refusal(
-        lambda: list(stream_hub(name, None, None, "train", ReadOptions()))
+    (path,) = (tmp_path / "saved").glob(damage if damage != "data" else "*.arrow")
+    path.write_text("{}" if damage == "state.json" else '{"features": {"x": {"_type": "New"}}}')
+    assert f"{tmp_path / 'saved'}: no directory that `save_to_disk` wrote (" in refusal(
+        lambda: read_records([str(tmp_path / "saved")], ReadOptions())
     )

@@ -103,6 +103,33 @@ def test_an_object_without_rows_names_its_keys(read: Callable[..., object]) -> N
         read('{\n"x": [],\n"y": 1}')
 
 
+def test_rows_may_have_a_field_of_the_name_data(read: Callable[..., object]) -> None:
+    text = '{"data": ["q", "a"], "id": 1}\n{"data": [], "id": 2}\n'
+    expected = [(1, {"data": ["q", "a"], "id": 1}), (2, {"data": [], "id": 2})]
+    assert read(text) == expected
+    assert read(text, "jsonl") == expected
+    assert refusal(read, text, "json") == [
+        "2:1: no JSON (Extra data); write one JSON array; one object a line is data.format=jsonl"
+    ]
+
+
+@pytest.mark.parametrize("opening", ['{"a": ', "["])
+def test_brackets_beyond_all_measure_are_refused_by_line(
+    read: Callable[..., object], opening: str
+) -> None:
+    """In time, too: Python's own limit is an error of its own kind, or none a little below it."""
+    closing = "}" if opening.startswith("{") else "]"
+    for depth in (600, 100_000):
+        deep = '{"x": ' + opening * depth + "1" + closing * depth + "}"
+        problem = "brackets within brackets, more than 500 deep; write it flatter"
+        assert refusal(read, f'{{"x": 1}}\n{deep}\n', "jsonl") == [f"2: {problem}"]
+        assert refusal(read, deep)[0].endswith(problem)
+        with pytest.raises(BadInput, match=problem):
+            read(f"[{deep}]")
+    flat = '{"x": [' + "[], " * 1000 + "[]]}"
+    assert read(flat) == [(1, json.loads(flat))]
+
+
 @pytest.mark.real
 def test_squad_files_give_their_articles(real_data: Callable[[str], Path]) -> None:
     path = real_data("xquad") / "xquad.en.json"

@@ -177,3 +177,37 @@ def test_sib200_is_a_table_with_names(real_data: Callable[[str], Path]) -> None:
     read = rows(str(real_data("sib200") / "zho_Hans" / "test.tsv"))
     assert len(read) == 204
     assert {*read[0][1]} == {"index_id", "category", "text"}
+
+
+# -- a table without a row of names -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "separator"), [("a.tsv", "\t"), ("a.csv", ",")])
+@pytest.mark.parametrize("first", ["Hello", "Hi"])
+def test_a_first_row_of_no_known_name_is_told_once(
+    tmp_path: Path, name: str, separator: str, first: str
+) -> None:
+    text = f"{first}{separator}Hi\n" + f"One{separator}Eins\n" * 30
+    path = write(tmp_path / name, text)
+    known = frozenset({"source", "target"})
+    assert refusal(path, columns=known, of_words=False) == [
+        f":1: the first row is taken for the names of the columns: {first}, Hi; known are source, "
+        "target; set data.text_column_name=0 data.label_column_name=1 if it is a sample, else to "
+        "two of these names"
+    ]
+    numbered = rows(path, columns=known, text_column_name=0, label_column_name=1, of_words=False)
+    assert numbered[0] == (1, {"0": first, "1": "Hi"})
+
+
+def test_the_way_out_fits_the_table_and_the_task(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "Hello\nBye\n")
+    (line,) = refusal(path, columns=frozenset({"text"}), of_words=False)
+    assert "; set data.text_column_name=0 if it is a sample, else to" in line
+    (line,) = refusal(path, columns=frozenset({"tokens"}))
+    assert line.endswith("; a word and its label a line are data.format=conll")
+
+
+def test_a_row_with_a_known_name_names_the_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,topic\nx,y\n")
+    assert rows(path, columns=frozenset({"text"})) == [(2, {"text": "x", "topic": "y"})]
+    assert rows(path, columns=frozenset(), text_column_name="topic")[0][0] == 2

@@ -1,0 +1,111 @@
+"""A data file before it has a format: is it one at all, and its bytes, decompressed.
+
+What compressed it is told by its first bytes; a name may say anything.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import stat
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import IO, Any
+
+from bigft.config.errors import BadInput, Problem
+
+HEAD = 64  # bytes: more than any of the beginnings below
+STREAMS = (PurePath("/dev/fd"), PurePath("/dev/stdin"), PurePath("/proc"))
+POINTERS = {
+    b"version https://git-lfs": (
+        "a Git LFS pointer: it stands in the place of the data",
+        "fetch the data with `git lfs pull`",
+    ),
+    b"/annex/objects/": (
+        "a git-annex pointer: it stands in the place of the data",
+        "fetch the data with `git annex get`",
+    ),
+}
+ARCHIVES = {
+    b"PK\x03\x04": ("a ZIP archive (or a spreadsheet)", "unpack it, and name a file of it"),
+}
+COMPRESSED_SUFFIXES = {".gz", ".zst", ".bz2", ".xz"}
+
+
+def check_file(path: str) -> None:
+    """Raises BadInput for an existing path that is no data: a pipe, a pointer, an archive."""
+    check_is_regular(path)
+    if problem := _begins_as(POINTERS | ARCHIVES, path):
+        raise BadInput(problem)
+
+
+def not_fetched(path: str) -> list[Problem]:
+    """The pointers in the place of a file, or of files of a directory; none for another name."""
+    files = sorted(str(file) for file in [Path(path), *Path(path).rglob("*")] if file.is_file())
+    return [problem for file in files if (problem := _begins_as(POINTERS, file))]
+
+
+def _begins_as(beginnings: Mapping[bytes, tuple[str, str]], path: str) -> Problem | None:
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    for beginning, (found, fix) in beginnings.items():
+        if head.startswith(beginning):
+            return Problem(path, found, fix)
+    return None
+
+
+def check_is_regular(path: str) -> None:
+    """Raises BadInput for a pipe, a socket or a device, and for a name that another process, such
+    as another rank, would read something else under."""
+    of_process = any(PurePath(path).is_relative_to(stream) for stream in STREAMS)
+    if of_process or not stat.S_ISREG(Path(path).stat().st_mode):
+        found = "a pipe or a device: it can be read only once, and not by every rank"
+        fix = "write it to a file; .gz, .zst, .bz2 and .xz files are read as they are"
+        raise BadInput(Problem(path, found, fix))
+
+
+def data_suffix(path: str) -> str:
+    """The suffix that tells the format, in lower case: of `a.CSV.gz` it is `.csv`."""
+    place = PurePath(path.lower())
+    return PurePath(place.stem).suffix if place.suffix in COMPRESSED_SUFFIXES else place.suffix
+
+
+@contextmanager
+def open_data(path: str) -> Iterator[IO[bytes]]:
+    """The bytes of the file, decompressed as a stream.
+
+    Raises BadInput where they cannot be decompressed to the end.
+    """
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    decompress = next((DECOMPRESS[magic] for magic in DECOMPRESS if magic.match(head)), None)
+    if decompress is None:
+        with open(path, "rb") as file:
+            yield file
+        return
+    try:
+        with decompress(path) as file:
+            yield file
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        found = f"cannot be decompressed ({' '.join(str(error).split())})"
+        raise BadInput(Problem(path, found, "compress it again, or fetch it again")) from error
+
+
+def _open_zstd(path: str) -> Any:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))
+
+
+DECOMPRESS: dict[re.Pattern[bytes], Callable[[str], Any]] = {
+    re.compile(rb"\x1f\x8b"): gzip.open,
+    re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"): _open_zstd,
+    # A text may begin with "BZh" too: the first block, or the end of an empty file, follows.
+    re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"): bz2.open,
+    re.compile(rb"\xfd7zXZ\x00"): lzma.open,
+}
