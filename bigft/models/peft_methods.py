@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, reason
 from bigft.models.layers import head_modules
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def ia3(model: PreTrainedModel, options: Any, tokenizer: Any) -> PeftModel:
             exclude_modules=_inside_of(model, head_modules(model)),
         )
     except ValueError as error:
-        raise BadInput(Problem("adapt.feedforward_modules", str(error))) from error
+        raise BadInput(Problem("adapt.feedforward_modules", reason(error))) from error
     return _wrap(model, config, "adapt.target_modules")
 
 
@@ -150,7 +150,7 @@ def _wrap(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftModel:
     try:
         adapted: Any = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(Problem(key, str(error).partition("\n")[0])) from error
+        raise BadInput(Problem(key, reason(error))) from error
     if not config.is_prompt_learning:
         state = adapted.state_dict(keep_vars=True)
         saved = get_peft_model_state_dict(adapted, state_dict=state, save_embedding_layers=False)
