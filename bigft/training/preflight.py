@@ -116,8 +116,8 @@ def check_export(run: Run, model: PreTrainedModel) -> list[str]:
         return []
     fields = ", ".join(f"{name} {value}" for name, value in unsaved.items())
     return [
-        f"the base's generation config has {fields}, which does nothing beside its other fields: "
-        "model/ is written without it"
+        f"the base's generation config has {fields}, which transformers refuses to save beside its "
+        "other fields: model/ is written without"
     ]
 
 
