@@ -108,7 +108,7 @@ def check_export(run: Run, model: PreTrainedModel) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             write_model(model, run.tokenizer, {}, Path(folder, "model"))
-        except Exception as error:  # of every kind: configs, tokenizers and adapters save themselves
+        except Exception as error:  # of every kind: configs, tokenizers, adapters
             what = f"it could be trained, but not saved ({reason(error)})"
             mend = "correct the file of the model or the key of the config that this is about"
             raise BadInput(Problem("model.model_name_or_path", what, mend)) from error

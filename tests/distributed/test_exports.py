@@ -46,7 +46,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, int
                       "eval_strategy": "no", "per_device_train_batch_size": 1},
         }  # fmt: skip
         configs.append(config)
-    run_ranks(train, 2, configs)
+    run_ranks(train, 2, configs, timeout=600)
     for config in configs:
         directory = RunDirectory(config["train"]["output_dir"])
         directory.claim(resume=False)
