@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import shorten
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+MAX_REASON = 600  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,10 @@ def collect(problems: list[Problem]) -> Iterator[None]:
         yield
     except BadInput as refused:
         problems += refused.problems
+
+
+def reason(error: BaseException) -> str:
+    """What a library says, all of it, in one line; of a long text the beginning."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    return kind + (shorten(text, MAX_REASON, placeholder=" …") or "no reason given")

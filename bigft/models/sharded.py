@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def load_sharded(
             partition(parameter, parts.pop(parameter))
         return skeleton
     skeleton = load_model(model, config, auto_class, dtype=dtype, device="meta")
-    stored = _Stored(skeleton, model)
+    stored = _Stored(skeleton, skeleton.state_dict(), _files(model))
     stored.tie_equals()
     present = stored.parameters()
     _initialise(skeleton, present)
@@ -88,6 +88,17 @@ def load_sharded(
     if read != present:
         raise RuntimeError(f"{len(present - read)} stored weights were not read")
     return skeleton
+
+
+def stored_values(
+    model: PreTrainedModel, state_dict: Mapping[str, torch.Tensor], files: Iterable[Path]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and values of files that were saved from the state dict, as loading them gives: what
+    a format stores otherwise than the model holds it, as experts of a mixture, is put together.
+
+    state_dict: whole tensors; where a file's has another shape, it has none to give.
+    """
+    return _Stored(model, state_dict, files).values()
 
 
 class _Scratch:
@@ -153,9 +164,17 @@ def _initialise(skeleton: PreTrainedModel, present: Set[nn.Parameter]) -> None:
 
 
 class _Stored:
-    """The safetensors files of a model, by the names of its parameters and buffers."""
+    """The safetensors files of a model, by the names of its parameters and buffers.
 
-    def __init__(self, skeleton: PreTrainedModel, model: ModelConfig) -> None:
+    known: the model's state dict; of its tensors only the shapes are looked at.
+    """
+
+    def __init__(
+        self,
+        skeleton: PreTrainedModel,
+        known: Mapping[str, torch.Tensor],
+        files: Iterable[str | Path],
+    ) -> None:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import (
             WeightConverter,
@@ -166,19 +185,18 @@ class _Stored:
 
         self.skeleton = skeleton
         self.transforms: dict[str, Any] = {}  # by the (first) name that one gives a value
-        known = skeleton.state_dict()
         mapping = get_model_conversion_mapping(skeleton)
         renamings = [each for each in mapping if isinstance(each, WeightRenaming)]
         converters = [each for each in mapping if isinstance(each, WeightConverter)]
         by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
-        places = _places(model)
+        places = _places(files)
         for source in sorted(places, key=dot_natural_key):
             path, shape = places[source]
             rename = functools.partial(
                 rename_source_key,
                 source,
                 base_model_prefix=skeleton.base_model_prefix,
-                meta_state_dict=known,
+                meta_state_dict=dict(known),
             )
             name, pattern = rename(renamings, converters)
             if name not in known and source in known:
@@ -232,14 +250,14 @@ def _peek(transform: Any) -> torch.Tensor:
     return read()
 
 
-def _read(path: str, name: str) -> torch.Tensor:
+def _read(path: str | Path, name: str) -> torch.Tensor:
     # Opened anew for each tensor: pages that were read leave this process with the map.
     with safe_open(path, framework="pt") as file:
         return file.get_tensor(name)
 
 
-def _places(model: ModelConfig) -> dict[str, tuple[str, list[int]]]:
-    """File and shape of every stored tensor, by its name in the files."""
+def _files(model: ModelConfig) -> list[str]:
+    """The safetensors files of a model that was found."""
     from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
     from transformers.utils.hub import cached_file, cached_files
 
@@ -247,15 +265,18 @@ def _places(model: ModelConfig) -> dict[str, tuple[str, list[int]]]:
     single = cached_file(
         name, SAFE_WEIGHTS_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
     )
-    if single is None:
-        index = cached_file(name, SAFE_WEIGHTS_INDEX_NAME, revision=revision)
-        assert index is not None  # load_model has just read it
-        of_tensors = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
-        paths = cached_files(name, sorted(set(of_tensors.values())), revision=revision)
-    else:
-        paths = [single]
+    if single is not None:
+        return [single]
+    index = cached_file(name, SAFE_WEIGHTS_INDEX_NAME, revision=revision)
+    assert index is not None  # load_model has just read it
+    of_tensors = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+    return cached_files(name, sorted(set(of_tensors.values())), revision=revision) or []
+
+
+def _places(files: Iterable[str | Path]) -> dict[str, tuple[str | Path, list[int]]]:
+    """File and shape of every stored tensor, by its name in the files."""
     places = {}
-    for path in paths or ():
+    for path in files:
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 places[key] = path, file.get_slice(key).get_shape()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from bigft.models.heads.swap import base_model
+from bigft.models.sharded import stored_values
 from bigft.runtime.lock import LockLost
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
@@ -38,23 +40,16 @@ def export_model(
     run's by now.
     """
     model, is_sharded = engine.module, engine.zero_optimization_stage() == 3
-    is_adapter = hasattr(model, "peft_config")
-    if is_adapter:
+    if _is_adapter(model):
         state_dict = _adapter_state(model, is_sharded, world)
     else:
-        state_dict = _gathered(model.state_dict(keep_vars=True).items(), is_sharded, world)
-        for name in model._keys_to_ignore_on_save or ():  # computed anew when the model is loaded
-            state_dict.pop(name, None)
+        state_dict = _gathered(stored_tensors(model).items(), is_sharded, world)
     lost = ""
     if world.is_first:
 
         def write(place: Path) -> None:
-            if is_adapter:
-                _write_adapter(model, state_dict, place)
-            else:
-                model.save_pretrained(place, state_dict=dict(state_dict))  # which it empties
-            tokenizer.save_pretrained(place)
-            check_stored(place, state_dict)
+            write_model(model, tokenizer, state_dict, place)
+            check_stored(place, model, state_dict)
 
         try:
             replace_directory(directory.model, write, directory.require_ours)
@@ -62,6 +57,54 @@ def export_model(
             lost = str(error)
     if lost := world.broadcast(lost):
         raise LockLost(lost)
+
+
+def write_model(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    state_dict: Mapping[str, torch.Tensor],
+    place: Path,
+) -> None:
+    """Writes to the new directory what `model/` holds: weights or an adapter, the configs of the
+    model and of its generation, and the tokenizer with its template.
+
+    state_dict: what is stored of the weights; {}: all is written but them, which a model without
+        values can do as well.
+    """
+    for name in unsaved_generation_fields(model):
+        setattr(base_model(model).generation_config, name, None)
+    if _is_adapter(model):
+        _write_adapter(model, state_dict, place)
+    else:
+        model.save_pretrained(place, state_dict=dict(state_dict))  # which it empties
+    tokenizer.save_pretrained(place)
+
+
+def unsaved_generation_fields(model: Any) -> dict[str, Any]:
+    """Fields of the model's generation config, with their values, that do nothing beside the others
+    (a temperature without sampling): transformers loads them, but refuses to save them."""
+    base = base_model(model)
+    if not base.can_generate():
+        return {}
+    try:
+        base.generation_config.validate(strict=True)
+    except ValueError as error:
+        names = re.findall(r"^- `(\w+)`:", str(error), re.MULTILINE)
+        return {name: getattr(base.generation_config, name) for name in names}
+    return {}
+
+
+def stored_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """The tensors of a whole model that are saved, by name; one that is tied under each of its
+    names, the same object."""
+    tensors: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
+    for name in model._keys_to_ignore_on_save or ():  # computed anew when the model is loaded
+        tensors.pop(name, None)
+    return tensors
+
+
+def _is_adapter(model: Any) -> bool:
+    return hasattr(model, "peft_config")
 
 
 def replace_directory(
@@ -133,7 +176,7 @@ def _adapter_state(model: Any, is_sharded: bool, world: World) -> dict[str, torc
     return state
 
 
-def _write_adapter(model: Any, state_dict: dict[str, torch.Tensor], place: Path) -> None:
+def _write_adapter(model: Any, state_dict: Mapping[str, torch.Tensor], place: Path) -> None:
     """As peft's save_pretrained does, which would ask a prompt's encoder on this rank alone."""
     from safetensors.torch import save_file
 
@@ -143,23 +186,37 @@ def _write_adapter(model: Any, state_dict: dict[str, torch.Tensor], place: Path)
     adapter = copy.deepcopy(model.peft_config[model.active_adapter])
     adapter.inference_mode = True
     adapter.save_pretrained(place)
-    config = copy.deepcopy(base_model(model).config)
+    base = base_model(model)
+    config = copy.deepcopy(base.config)
+    config.architectures = [type(base).__name__]  # as save_pretrained of a whole model sets it
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # of how the base was loaded, not of what lies here
     config.save_pretrained(place)
+    if base.can_generate():
+        base.generation_config.save_pretrained(place)
 
 
-def check_stored(directory: Path, state_dict: Mapping[str, torch.Tensor]) -> None:
-    """Raises RuntimeError if a tensor in the directory's files differs from the live one, or if
-    one is missing; one tensor under two names is stored once."""
+def check_stored(directory: Path, model: Any, state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Raises RuntimeError if a tensor that the directory's files give differs from the live one, or
+    if one is missing; one tensor under two names is stored once.
+
+    model: of the state dict; a whole model's files are read as loading reads them.
+    """
+    files = sorted(directory.glob("*.safetensors"))
+    read = _tensors(files) if _is_adapter(model) else stored_values(model, state_dict, files)
     stored = set()
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                live = state_dict[name]
-                if not torch.equal(file.get_tensor(name), live):
-                    raise RuntimeError(f"{path}: {name} differs from the trained weights")
-                stored.add(id(live))
+    for name, tensor in read:
+        live = state_dict[name]
+        if not torch.equal(tensor, live):
+            raise RuntimeError(f"{directory}: {name} differs from the trained weights")
+        stored.add(id(live))
     lost = [name for name, live in state_dict.items() if id(live) not in stored]
     if lost:
         raise RuntimeError(f"{directory} lacks {', '.join(lost)}")
+
+
+def _tensors(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                yield name, file.get_tensor(name)

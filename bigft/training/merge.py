@@ -19,7 +19,12 @@ from bigft.data.source import splits_of
 from bigft.runtime.clock import clock_of
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.build import compute_dtype
-from bigft.training.export import check_stored, replace_directory
+from bigft.training.export import (
+    check_stored,
+    replace_directory,
+    stored_tensors,
+    write_model,
+)
 from bigft.training.trained import Trained, on_its_base
 
 MERGEABLE = ("lora", "dora", "qlora", "ia3")
@@ -81,12 +86,12 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
     def write(place: Path) -> None:
         adapted = on_its_base(config, task, directory.model, precise=True)
         model = adapted.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
-        _check_finite(model.state_dict(), dtype)
-        model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
-        left_out = model._keys_to_ignore_on_save or ()
-        check_stored(place, {k: v for k, v in model.state_dict().items() if k not in left_out})
-        del adapted, model
+        state_dict = stored_tensors(model)
+        _check_finite(state_dict, dtype)
+        task.attach_head(model)  # which tells the model's configs how its answers begin and end
+        write_model(model, tokenizer, state_dict, place)
+        check_stored(place, model, state_dict)
+        del adapted, model, state_dict
         after = _scores(Trained.at(config, place, clock), split)
         merged.append(Merged(dtype, split, before, after))
         report = merged[0]._asdict() | {"difference": merged[0].difference}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bigft.config.deepspeed import deepspeed_config
-from bigft.config.errors import BadInput, Problem, collect
+from bigft.config.errors import BadInput, Problem, collect, reason
 from bigft.config.load import check_batch
 from bigft.config.sections import RunConfig
 from bigft.models.adapt import is_peft
@@ -23,6 +25,7 @@ from bigft.runtime.machine import check_accelerators, check_port
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.training.build import Run, global_batch, prepare
+from bigft.training.export import unsaved_generation_fields, write_model
 from bigft.training.optimizers import checkpoint_bytes
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
     directory = RunDirectory(config.train.output_dir)
     resume = config.train.resume_from_checkpoint
     run: Run | None = None
+    skeleton: PreTrainedModel | None = None
     problems: list[Problem] = []
     with collect(problems):
         check_batch(config, launch.world_size)
@@ -60,6 +64,9 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
             check_metric(run)
         with collect(problems):
             check_rows(run)
+    if run is not None and skeleton is not None:
+        with collect(problems):
+            run = replace(run, notes=[*run.notes, *check_export(run, skeleton)])
     if problems or run is None or skeleton is None:
         raise BadInput(list(dict.fromkeys(problems)))
     if launch.rank == 0:
@@ -90,6 +97,29 @@ def check_metric(run: Run) -> None:
     nearest = get_close_matches(asked.removeprefix("eval_"), names, n=1)
     mend = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
     raise BadInput(Problem("train.metric_for_best_model", f"no metric {asked!r}", mend))
+
+
+def check_export(run: Run, model: PreTrainedModel) -> list[str]:
+    """Writes all of `model/` but the weights, to a temporary directory; what a user should know of
+    it, one sentence each. Raises BadInput for what would fail after training.
+
+    model: as it will be trained, but without values.
+    """
+    unsaved = unsaved_generation_fields(model)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            write_model(model, run.tokenizer, {}, Path(folder, "model"))
+        except Exception as error:  # of every kind: configs, tokenizers, adapters
+            what = f"it could be trained, but not saved ({reason(error)})"
+            mend = "correct the file of the model or the key of the config that this is about"
+            raise BadInput(Problem("model.model_name_or_path", what, mend)) from error
+    if not unsaved:
+        return []
+    fields = ", ".join(f"{name} {value}" for name, value in unsaved.items())
+    return [
+        f"the base's generation config has {fields}, which transformers refuses to save beside its "
+        "other fields: model/ is written without"
+    ]
 
 
 def check_rows(run: Run) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from bigft.config.errors import BadInput, Problem, collect
+from bigft.config.errors import BadInput, Problem, collect, reason
 from bigft.config.load import load_config
 from bigft.config.sections import ModelConfig, RunConfig
 from bigft.data.records import Feature, Record
@@ -168,5 +168,5 @@ def on_its_base(config: RunConfig, task: Task, place: Path, precise: bool = Fals
     try:
         return PeftModel.from_pretrained(base, str(place), autocast_adapter_dtype=False)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        what = f"its adapter cannot be loaded ({next(iter(str(error).splitlines()), error)})"
+        what = f"its adapter cannot be loaded ({reason(error)})"
         raise BadInput(Problem(str(place), what, "export it again")) from error
