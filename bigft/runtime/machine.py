@@ -1,9 +1,12 @@
-"""What a run needs of this machine: accelerators for its ranks, and the port where they meet."""
+"""What a run needs of this machine: accelerators for its ranks, the port where they meet, and
+libraries that fit each other."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import socket
+import traceback
 from collections.abc import Mapping
 
 import torch
@@ -43,3 +46,36 @@ def check_port(launch: Launch, environ: Mapping[str, str] = os.environ) -> None:
             what = f"cannot listen on port {launch.master_port}: {reason}"
             mend = "set another (in site.sh, deepspeed --master_port, torchrun --master-port)"
             raise BadInput(Problem("environment: MASTER_PORT", what, mend)) from error
+
+
+def check_libraries() -> None:
+    """Raises BadInput if transformers' models cannot be imported, and names the package that stops
+    them: most often one that was built for another torch, as torchvision's operators are."""
+    try:
+        import transformers.modeling_utils  # noqa: F401
+    except Exception as error:  # an operator that is missing is a RuntimeError
+        while (cause := error.__cause__ or error.__context__) is not None:
+            error = cause  # type: ignore[assignment]
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}"
+        package = _culprit(error)
+        if package is None:
+            where, what = "environment: transformers", "its models cannot be imported"
+            mend = "install the versions of constraints.txt"
+        else:
+            where = f"environment: {package} {importlib.metadata.version(package)}"
+            what = f"cannot be imported beside torch {torch.__version__}"
+            what += ", so no model of transformers can be"
+            mend = f"install the {package} that is built for this torch, or remove it if nothing "
+            mend += f"else needs it (pip uninstall {package})"
+        raise BadInput(Problem(where, f"{what} ({reason})", mend)) from error
+
+
+def _culprit(error: BaseException) -> str | None:
+    """The package whose code was the last to run, but for those that bigft cannot do without."""
+    distributions = importlib.metadata.packages_distributions()
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if module in distributions and module not in ("torch", "transformers", "bigft"):
+            found = distributions[module][0]
+    return found

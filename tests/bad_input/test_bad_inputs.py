@@ -256,8 +256,8 @@ def test_a_tokenizer_without_a_pad_token(place: Path, refused: Refused) -> None:
 def test_a_tokenizer_larger_than_the_embedding(place: Path, refused: Refused) -> None:
     save_tiny(Path("small"), vocab_size=20)
     assert refused("model.model_name_or_path=small") == [
-        "config.yaml: model.tokenizer_name: the tokenizer has 56 tokens, the model's embedding "
-        "20 rows; use the model's own tokenizer"
+        "config.yaml: model.tokenizer_name: the tokenizer's token '##z' has the id 55, the "
+        "model's embedding 20 rows (ids up to 19); use the model's own tokenizer"
     ]
 
 
