@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 GENERATES = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 POOLER = re.compile(r"(^|\.)pooler\.")  # stands in the body, but belongs to one of its heads
-LISTED = 8  # names in a message
+IN_REFUSAL, IN_NOTE = 3, 12  # names
 
 Shapes = Mapping[str, tuple[list[int], list[int]]]
 """By name, the stored shape and that of the model, where they differ."""
@@ -84,7 +84,7 @@ def check_fit(
     problems = [
         Problem(
             "model.model_name_or_path",
-            f"the weights of {name!r} do not fit its config: {_listed(keys)} ({how})",
+            f"the weights of {name!r} do not fit its config: {_listed(keys, IN_REFUSAL)} ({how})",
             _mend(model, keys, auto_class),
         )
         for how, keys in misfits.items()
@@ -195,6 +195,6 @@ def _in_order(keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=dot_natural_key)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+def _listed(names: Sequence[str], limit: int = IN_NOTE) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
