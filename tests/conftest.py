@@ -59,7 +59,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two narrow layers for the labels of persons and places."""
     from tiny import save_tiny
 
-    return save_tiny(tmp_path_factory.mktemp("tiny") / "model")
+    labels = dict(enumerate(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]))  # in the data's order
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "model", id2label=labels)
 
 
 @pytest.fixture

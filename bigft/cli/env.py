@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import bigft
+from bigft.config.errors import BadInput
 from bigft.runtime.proc import read_fields
 
 PACKAGES = (
     "torch", "transformers", "deepspeed", "peft", "bitsandbytes", "datasets", "tokenizers",
-    "accelerate", "safetensors", "numpy", "pyarrow", "pydantic", "tensorboard",
+    "accelerate", "safetensors", "numpy", "pyarrow", "pydantic", "tensorboard", "torchvision",
 )  # fmt: skip
 EXTENSIONS = ("bigft._host",)
 CPU_FLAGS = (
@@ -50,6 +51,7 @@ def collect(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         },
         "system": system(),
         "accelerators": accelerators(),
+        "imports": imports(),
         "extensions": {name: _extension(name) for name in EXTENSIONS},
         "operators": operators(),
         "environment": environment(environ),
@@ -92,6 +94,17 @@ def accelerators() -> dict[str, Any]:
         capability = f"sm_{device.major}{device.minor}"
         facts[f"cuda:{index}"] = f"{device.name}, {capability}, {device.total_memory >> 20} MiB"
     return facts
+
+
+def imports() -> dict[str, str]:
+    """Whether the models of transformers can be imported beside the other packages."""
+    from bigft.runtime.machine import check_libraries
+
+    try:
+        check_libraries()
+    except BadInput as refused:
+        return {"models of transformers": str(refused)}
+    return {"models of transformers": "ok"}
 
 
 def operators() -> dict[str, str]:

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
+from bigft.models.files import readers
+from bigft.models.heads.labels import draw_anew, label_parameters, take_rows
 from bigft.models.layers import head_modules
+from bigft.models.weights import check_fit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 BYTE_LEVEL_SPACE = "\u0120"  # how byte-level vocabularies write the space
 # Architectures after fairseq's RoBERTa: the first token's position is pad_token_id + 1.
 POSITIONS_AFTER_PAD = {
@@ -136,11 +140,15 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
     """Raises BadInput if a token id of the tokenizer has no row in the model's embedding."""
     rows = getattr(config.get_text_config(), "vocab_size", None)
-    if rows is not None and len(tokenizer) > rows:
+    if rows is None:
+        return
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda each: each[1])
+    if highest >= rows:  # ids may have holes: their number says nothing
         raise BadInput(
             Problem(
                 "model.tokenizer_name",
-                f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {rows} rows",
+                f"the tokenizer's token {token!r} has the id {highest}, the model's embedding "
+                f"{rows} rows (ids up to {rows - 1})",
                 "use the model's own tokenizer",
             )
         )
@@ -186,13 +194,14 @@ def load_model(
 ) -> PreTrainedModel:
     """The model; `from_scratch` gives random weights of the global seed.
 
-    A head made for other labels is replaced by a new one, as a missing head is.
+    `fit_of` tells what its files have for it. A head that they lack is new; of a classifier's for
+    other labels the rows of those it shares are kept.
 
     auto_class: the name of transformers' Auto class of the task.  dtype: "auto" is the file's.
     device: "meta" reads only the names and shapes of the weights.
     quantization_config: transformers', for weights that are quantised as they are read; those of
         a new head are not.
-    Raises BadInput if the weights cannot be read or do not fit the body of the architecture.
+    Raises BadInput if the weights cannot be read, do not fit the architecture or are quantised.
     """
     import torch
     import transformers
@@ -200,6 +209,7 @@ def load_model(
 
     from bigft.models.cpu_bf16 import avoid_broken_attention, keep_4bit_weights
 
+    _check_not_quantised(model, config)
     avoid_broken_attention()
     factory = getattr(transformers, auto_class)
     extra: dict[str, Any] = {}
@@ -239,29 +249,69 @@ def load_model(
         transformers.utils.logging.set_verbosity(verbosity)
     if quantization_config is not None:
         keep_4bit_weights(loaded)
-    body = f"{loaded.base_model_prefix}."
-    wrong = [key for key, *_ in info["mismatched_keys"] if key.startswith(body)]
-    wrong += [key for key in info["missing_keys"] if key.startswith(body)]
-    if wrong:
-        raise BadInput(
-            Problem(
-                "model.model_name_or_path",
-                f"the weights of {name!r} do not fit its config: {', '.join(sorted(wrong)[:3])}",
-                "give the config.json that belongs to the weights, or set model.from_scratch",
-            )
-        )
+    is_cut = bool(model.config_overrides and info["unexpected_keys"]) and _fits_itself(
+        model, auto_class
+    )
+    fit = check_fit(loaded, info, name, load_model_config(model), auto_class, is_cut)
+    loaded.bigft_fit = fit
+    if fit.rows is not None and device != "meta":
+        mismatched = {key for key, *_ in info["mismatched_keys"]}
+        if mismatched.isdisjoint(label_parameters(loaded)):  # as many labels: not drawn yet
+            draw_anew(loaded)
+        take_rows(loaded, fit.rows, readers(loaded, model))
     return loaded
+
+
+def _fits_itself(model: ModelConfig, auto_class: str) -> bool:
+    """Whether the files fit their config as it is, without overrides."""
+    plain = model.model_copy(update={"config_overrides": {}})
+    try:
+        load_model(plain, load_model_config(plain), auto_class, device="meta")
+    except BadInput:
+        return False
+    return True
+
+
+def _check_not_quantised(model: ModelConfig, config: PretrainedConfig) -> None:
+    """Raises BadInput for a base in 4 or 8 bits: gradients need numbers, and rounding them twice
+    gives other ones."""
+    found = getattr(config, "quantization_config", None)
+    if found is None or model.from_scratch:
+        return
+    options = found if isinstance(found, dict) else found.to_dict()
+    raise BadInput(
+        Problem(
+            "model.model_name_or_path",
+            f"the weights of {model.model_name_or_path!r} are quantised already "
+            f"({options.get('quant_method', 'method unknown')})",
+            "name the model that they were made from; adapt.method qlora quantises it to 4 bits",
+        )
+    )
 
 
 def _not_loaded(key: str, name: str, error: Exception) -> BadInput:
     what = f"{name!r} cannot be loaded ({_reason(error)})"
-    if Path(name).is_dir():
+    if pointers := _lfs_pointers(Path(name)):
+        what = f"{pointers[0]} in {name!r} is a pointer of Git LFS, not the file itself"
+        mend = f"fetch it (git -C {name} lfs pull), or give the hub id"
+    elif Path(name).is_dir():
         mend = "it should hold config.json, tokenizer.json and model.safetensors"
     elif name.startswith((".", "/")) or name.count("/") > 1:
         what, mend = f"there is no directory {name!r}", "give a model's directory, or a hub id"
     else:
         mend = "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
     return BadInput(Problem(key, what, mend))
+
+
+def _lfs_pointers(directory: Path) -> list[str]:
+    """Files of a repository that was cloned without what Git LFS keeps elsewhere."""
+    found = []
+    for path in sorted(directory.glob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                    found.append(path.name)
+    return found
 
 
 def _reason(error: Exception) -> str:

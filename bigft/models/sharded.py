@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +17,14 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 from torch import nn
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
+from bigft.models.files import readers, stored_tensors, weight_files
+from bigft.models.heads.labels import label_parameters, take_rows
 from bigft.models.load import load_model
+from bigft.models.weights import fit_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -47,17 +48,9 @@ def load_sharded(
     parameter (docs/memory.md).
 
     ds_config: of `deepspeed_config`, stage 3.  dtype: in which a new head is drawn.
-    Raises BadInput where `load_model` does, for weights that are quantised, and for a from_scratch
-    model with weights that transformers' initialisers leave out.
+    Raises BadInput where `load_model` does, and for a from_scratch model with weights that
+    transformers' initialisers leave out.
     """
-    if getattr(config, "quantization_config", None) is not None:
-        raise BadInput(
-            Problem(
-                "parallel.zero_stage",
-                f"3, but the weights of {model.model_name_or_path!r} are quantised",
-                "set parallel.zero_stage to 2 at most",
-            )
-        )
     partition = _Partition(ds_config)
     if model.from_scratch:
         with _drawn() as parts:
@@ -68,10 +61,14 @@ def load_sharded(
             partition(parameter, parts.pop(parameter))
         return skeleton
     skeleton = load_model(model, config, auto_class, dtype=dtype, device="meta")
-    stored = _Stored(skeleton, skeleton.state_dict(), _files(model))
+    rows = fit_of(skeleton).rows
+    by_row = label_parameters(skeleton) if rows is not None else ()
+    stored = _Stored(skeleton, skeleton.state_dict(), weight_files(model), {*by_row})
     stored.tie_equals()
     present = stored.parameters()
     _initialise(skeleton, present)
+    if rows is not None:
+        take_rows(skeleton, rows, readers(skeleton, model))
     for parameter in list(skeleton.parameters()):  # in one order on all ranks: DeepSpeed counts
         if parameter not in present:
             partition(parameter, _own(parameter.detach()))
@@ -164,9 +161,10 @@ def _initialise(skeleton: PreTrainedModel, present: Set[nn.Parameter]) -> None:
 
 
 class _Stored:
-    """The safetensors files of a model, by the names of its parameters and buffers.
+    """What safetensors files hold, by the names of a model's parameters and buffers.
 
     known: the model's state dict; of its tensors only the shapes are looked at.
+    apart: names that are not read here.
     """
 
     def __init__(
@@ -174,45 +172,24 @@ class _Stored:
         skeleton: PreTrainedModel,
         known: Mapping[str, torch.Tensor],
         files: Iterable[str | Path],
+        apart: Set[str] = frozenset(),
     ) -> None:
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import (
-            WeightConverter,
-            WeightRenaming,
-            dot_natural_key,
-            rename_source_key,
-        )
+        from transformers.core_model_loading import WeightRenaming
 
         self.skeleton = skeleton
         self.transforms: dict[str, Any] = {}  # by the (first) name that one gives a value
-        mapping = get_model_conversion_mapping(skeleton)
-        renamings = [each for each in mapping if isinstance(each, WeightRenaming)]
-        converters = [each for each in mapping if isinstance(each, WeightConverter)]
-        by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
-        places = _places(files)
-        for source in sorted(places, key=dot_natural_key):
-            path, shape = places[source]
-            rename = functools.partial(
-                rename_source_key,
-                source,
-                base_model_prefix=skeleton.base_model_prefix,
-                meta_state_dict=dict(known),
-            )
-            name, pattern = rename(renamings, converters)
-            if name not in known and source in known:
-                name, pattern = rename([], [])
-            if name not in known:
-                continue
+        for each in stored_tensors(skeleton, known, files):
             transform: Any
-            if pattern is not None:
-                transform = copy.deepcopy(by_pattern[pattern])
-            elif shape == list(known[name].shape):
-                transform = WeightRenaming(source, name)
+            if each.name in apart:
+                continue
+            if each.converter is not None:
+                transform = copy.deepcopy(each.converter)
+            elif each.shape == list(known[each.name].shape):
+                transform = WeightRenaming(each.source, each.name)
             else:  # a head for other labels
                 continue
-            read = functools.partial(_read, path, source)
-            self.transforms.setdefault(name, transform).add_tensor(
-                name, source, pattern or source, read
+            self.transforms.setdefault(each.name, transform).add_tensor(
+                each.name, each.source, each.pattern or each.source, each.read
             )
 
     def parameters(self) -> set[nn.Parameter]:
@@ -248,39 +225,6 @@ def _peek(transform: Any) -> torch.Tensor:
     """The one stored tensor of a transform that only renames."""
     ((read,),) = transform.collected_tensors.values()
     return read()
-
-
-def _read(path: str | Path, name: str) -> torch.Tensor:
-    # Opened anew for each tensor: pages that were read leave this process with the map.
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor(name)
-
-
-def _files(model: ModelConfig) -> list[str]:
-    """The safetensors files of a model that was found."""
-    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-    from transformers.utils.hub import cached_file, cached_files
-
-    name, revision = model.model_name_or_path, model.revision
-    single = cached_file(
-        name, SAFE_WEIGHTS_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
-    )
-    if single is not None:
-        return [single]
-    index = cached_file(name, SAFE_WEIGHTS_INDEX_NAME, revision=revision)
-    assert index is not None  # load_model has just read it
-    of_tensors = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
-    return cached_files(name, sorted(set(of_tensors.values())), revision=revision) or []
-
-
-def _places(files: Iterable[str | Path]) -> dict[str, tuple[str | Path, list[int]]]:
-    """File and shape of every stored tensor, by its name in the files."""
-    places = {}
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a mapping
-                places[key] = path, file.get_slice(key).get_shape()
-    return places
 
 
 # -- weights from a seed ------------------------------------------------------------------------

@@ -1,11 +1,13 @@
-"""What a run needs of this machine: accelerators for its ranks, and the port where they meet.
-And what of the machine decides the last bits of a run."""
+"""What a run needs of this machine: accelerators for its ranks, the port where they meet, libraries
+that fit each other. And what of the machine decides the last bits of a run."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import socket
+import traceback
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -83,3 +85,36 @@ def _by_rank(values: Sequence[str]) -> str:
     if len(ranks) == 1:
         return values[0]
     return "; ".join(f"{value} on rank {', '.join(these)}" for value, these in ranks.items())
+
+
+def check_libraries() -> None:
+    """Raises BadInput if transformers' models cannot be imported, and names the package that stops
+    them: most often one that was built for another torch, as torchvision's operators are."""
+    try:
+        import transformers.modeling_utils  # noqa: F401
+    except Exception as error:  # an operator that is missing is a RuntimeError
+        while (cause := error.__cause__ or error.__context__) is not None:
+            error = cause  # type: ignore[assignment]
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}"
+        package = _culprit(error)
+        if package is None:
+            where, what = "environment: transformers", "its models cannot be imported"
+            mend = "install the versions of constraints.txt"
+        else:
+            where = f"environment: {package} {importlib.metadata.version(package)}"
+            what = f"cannot be imported beside torch {torch.__version__}"
+            what += ", so no model of transformers can be"
+            mend = f"install the {package} that is built for this torch, or remove it if nothing "
+            mend += f"else needs it (pip uninstall {package})"
+        raise BadInput(Problem(where, f"{what} ({reason})", mend)) from error
+
+
+def _culprit(error: BaseException) -> str | None:
+    """The package whose code was the last to run, but for those that bigft cannot do without."""
+    distributions = importlib.metadata.packages_distributions()
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if module in distributions and module not in ("torch", "transformers", "bigft"):
+            found = distributions[module][0]
+    return found

@@ -43,7 +43,7 @@ def export_model(
     if _is_adapter(model):
         state_dict = _adapter_state(model, is_sharded, world)
     else:
-        state_dict = _gathered(stored_tensors(model).items(), is_sharded, world)
+        state_dict = _gathered(tensors_to_store(model).items(), is_sharded, world)
     lost = ""
     if world.is_first:
 
@@ -94,7 +94,7 @@ def unsaved_generation_fields(model: Any) -> dict[str, Any]:
     return {}
 
 
-def stored_tensors(model: Any) -> dict[str, torch.Tensor]:
+def tensors_to_store(model: Any) -> dict[str, torch.Tensor]:
     """The tensors of a whole model that are saved, by name; one that is tied under each of its
     names, the same object."""
     tensors: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)

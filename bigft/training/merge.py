@@ -22,7 +22,7 @@ from bigft.training.build import compute_dtype
 from bigft.training.export import (
     check_stored,
     replace_directory,
-    stored_tensors,
+    tensors_to_store,
     write_model,
 )
 from bigft.training.trained import Trained, on_its_base
@@ -86,7 +86,7 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
     def write(place: Path) -> None:
         adapted = on_its_base(config, task, directory.model, precise=True)
         model = adapted.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
-        state_dict = stored_tensors(model)
+        state_dict = tensors_to_store(model)
         _check_finite(state_dict, dtype)
         task.attach_head(model)  # which tells the model's configs how its answers begin and end
         write_model(model, tokenizer, state_dict, place)

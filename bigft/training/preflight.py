@@ -19,9 +19,10 @@ from bigft.config.load import check_batch
 from bigft.config.sections import RunConfig
 from bigft.models.adapt import is_peft
 from bigft.models.load import load_model, load_model_config
+from bigft.models.weights import fit_of
 from bigft.runtime.clock import clock_for
 from bigft.runtime.launcher import Launch
-from bigft.runtime.machine import check_accelerators, check_port
+from bigft.runtime.machine import check_accelerators, check_libraries, check_port
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.training.build import Run, global_batch, prepare
@@ -38,6 +39,7 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
     here: whether the run's ranks are on this machine, so that its accelerators matter.
     Raises BadInput with every problem of options, data, model and machine that can be seen.
     """
+    check_libraries()  # alone: without models nothing else can be looked at
     directory = RunDirectory(config.train.output_dir)
     resume = config.train.resume_from_checkpoint
     run: Run | None = None
@@ -69,6 +71,7 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
             run = replace(run, notes=[*run.notes, *check_export(run, skeleton)])
     if problems or run is None or skeleton is None:
         raise BadInput(list(dict.fromkeys(problems)))
+    run = replace(run, notes=[*run.notes, *fit_of(skeleton).notes])
     if launch.rank == 0:
         check_space(run, skeleton, directory, launch.world_size)
     if resume is not False:

@@ -18,7 +18,9 @@ from bigft.config.sections import ModelConfig, RunConfig
 from bigft.data.records import Feature, Record
 from bigft.models.adapt import load_options
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
+from bigft.models.heads.labels import labels_by_id
 from bigft.models.load import load_model, load_model_config, load_tokenizer
+from bigft.runtime.machine import check_libraries
 from bigft.runtime.process_group import World, choose_accelerator
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
@@ -59,6 +61,7 @@ class Trained:
     def at(cls, config: RunConfig, place: Path, clock: date | None = None) -> Trained:
         """The same for what a run of that config exported to `place`."""
         choose_accelerator()  # before peft imports deepspeed, which guesses, and tells of it
+        check_libraries()
         has_adapter = (place / ADAPTER_CONFIG).is_file()
         exported = _exported(config.model, place)
         model_section = exported
@@ -72,8 +75,7 @@ class Trained:
         exported_config = load_model_config(exported)
         labels: list[str] = []
         if task_class.auto_class.endswith("Classification"):
-            names: Any = exported_config.id2label
-            labels = [names[index] for index in sorted(names)]
+            labels = labels_by_id(exported_config)
         limit = row_limit(config, tokenizer, exported_config) or (None, "")
         task = task_class(config, tokenizer, labels, *limit, clock)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

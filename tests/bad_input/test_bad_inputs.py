@@ -256,8 +256,8 @@ def test_a_tokenizer_without_a_pad_token(place: Path, refused: Refused) -> None:
 def test_a_tokenizer_larger_than_the_embedding(place: Path, refused: Refused) -> None:
     save_tiny(Path("small"), vocab_size=20)
     assert refused("model.model_name_or_path=small") == [
-        "config.yaml: model.tokenizer_name: the tokenizer has 56 tokens, the model's embedding "
-        "20 rows; use the model's own tokenizer"
+        "config.yaml: model.tokenizer_name: the tokenizer's token '##z' has the id 55, the "
+        "model's embedding 20 rows (ids up to 19); use the model's own tokenizer"
     ]
 
 
@@ -267,7 +267,7 @@ def test_weights_of_another_size(own_model: Path, refused: Refused) -> None:
     assert answer == (
         "config.yaml:3: model.model_name_or_path: the weights of 'model' do not fit its config: "
         "bert.embeddings.LayerNorm.bias, bert.embeddings.LayerNorm.weight, "
-        "bert.embeddings.position_embeddings.weight; "
+        "bert.embeddings.position_embeddings.weight and 33 more (of another shape); "
         "give the config.json that belongs to the weights, or set model.from_scratch"
     )
 
@@ -278,7 +278,7 @@ def test_weights_that_lack_a_layer(own_model: Path, refused: Refused) -> None:
     del tensors["bert.encoder.layer.1.output.dense.weight"]
     save_file(tensors, path, {"format": "pt"})
     (answer,) = refused()
-    assert "do not fit its config: bert.encoder.layer.1.output.dense.weight;" in answer
+    assert "do not fit its config: bert.encoder.layer.1.output.dense.weight (missing);" in answer
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_model_and_data_and_options_are_told_at_once(own_model: Path, refused: R
     ]
 
 
-def test_a_head_for_other_labels_is_no_news(
+def test_a_head_for_other_labels_is_told_once(
     place: Path,
     notes: Notes,
     caplog: pytest.LogCaptureFixture,
@@ -363,5 +363,9 @@ def test_a_head_for_other_labels_is_no_news(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     save_tiny(Path("other"), num_labels=3)
-    assert notes("model.model_name_or_path=other") == []
+    (note,) = notes("model.model_name_or_path=other")
+    assert note == (
+        "new, with random values, since the stored head is for other labels (LABEL_0, LABEL_1, "
+        "LABEL_2): classifier.bias, classifier.weight"
+    )
     assert caplog.messages == []

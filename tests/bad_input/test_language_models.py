@@ -143,8 +143,8 @@ def test_a_tokenizer_without_pad_pads_with_eos(
 def test_a_vocabulary_larger_than_the_embedding(refused: Refused, place: Path) -> None:
     tiny_model("llama", "AutoModelForCausalLM", vocab_size=100).save_pretrained("model")
     assert refused() == [
-        "config.yaml: model.tokenizer_name: the tokenizer has 260 tokens, the model's embedding "
-        "100 rows; use the model's own tokenizer"
+        "config.yaml: model.tokenizer_name: the tokenizer's token '\u0143' has the id 259, the "
+        "model's embedding 100 rows (ids up to 99); use the model's own tokenizer"
     ]
 
 

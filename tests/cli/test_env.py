@@ -29,6 +29,7 @@ def test_it_tells_versions_machine_and_extensions(capsys: pytest.CaptureFixture[
     assert facts["system"]["cores_usable"] == len(os.sched_getaffinity(0))
     assert facts["system"]["memory"].endswith(" kB")
     assert facts["accelerators"]
+    assert facts["imports"] == {"models of transformers": "ok"}
     assert facts["extensions"].keys() == {"bigft._host"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tiny import (
     tiny_config,
     tiny_model,
 )
-from tokenizers import Regex
+from tokenizers import Regex, Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from transformers import BertModel, PreTrainedModel, T5Config
 
@@ -196,6 +197,37 @@ def test_pickled_weights_are_not_loaded(bert: Path, tmp_path: Path) -> None:
     assert "cannot be loaded" in line
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 438012727\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pointer_of_git_lfs_is_called_one(name: str, bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_text(LFS)
+    call = {"model.safetensors": load, "tokenizer.json": load_tokenizer}.get(name, load)
+    (line,) = refusal(call, tmp_path if call is load else options(tmp_path))
+    assert line == (
+        f"model.model_name_or_path: {name} in {str(tmp_path)!r} is a pointer of Git LFS, not the "
+        f"file itself; fetch it (git -C {tmp_path} lfs pull), or give the hub id"
+    )
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8"])
+def test_a_base_that_is_quantised_already_is_refused(
+    method: str, bert: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4, "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (line,) = refusal(load, tmp_path)
+    assert line == (
+        f"model.model_name_or_path: the weights of {str(tmp_path)!r} are quantised already "
+        f"({method}); name the model that they were made from; adapt.method qlora quantises it to "
+        "4 bits"
+    )
+
+
 # -- the tokenizer ------------------------------------------------------------------------------
 
 
@@ -284,9 +316,20 @@ def test_more_tokens_than_embeddings_are_refused() -> None:
     tokenizer.add_tokens(["zzz"])
     (line,) = refusal(check_vocabulary, tokenizer, config)
     assert line == (
-        f"model.tokenizer_name: the tokenizer has {len(tokenizer)} tokens, "
-        f"the model's embedding {len(tokenizer) - 1} rows; use the model's own tokenizer"
+        "model.tokenizer_name: the tokenizer's token 'zzz' has the id 56, the model's embedding "
+        "56 rows (ids up to 55); use the model's own tokenizer"
     )
+
+
+def test_an_id_beyond_the_embedding_is_refused_where_ids_have_holes() -> None:
+    tokenizer = letter_tokenizer()
+    inner = json.loads(tokenizer.backend_tokenizer.to_str())
+    inner["model"]["vocab"]["zzz"] = 100
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(inner))
+    assert len(tokenizer) == 57
+    check_vocabulary(tokenizer, tiny_model(vocab_size=101).config)
+    (line,) = refusal(check_vocabulary, tokenizer, tiny_model(vocab_size=100).config)
+    assert "the tokenizer's token 'zzz' has the id 100, the model's embedding 100 rows" in line
 
 
 # -- positions ----------------------------------------------------------------------------------

@@ -36,6 +36,10 @@ def perturbed(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+def names(labels: list[str]) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(labels))}
+
+
 def t5() -> PreTrainedModel:
     shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
     config = T5Config(vocab_size=260, decoder_start_token_id=0, **shape)
@@ -87,6 +91,10 @@ def without(directory: Path, name: str) -> None:
     rewrite(directory, change)
 
 
+def one_more(directory: Path, name: str) -> None:
+    rewrite(directory, lambda weights: weights.update({name: torch.ones(2)}))
+
+
 def quantised(directory: Path) -> None:
     path = directory / "config.json"
     config = json.loads(path.read_text())
@@ -117,6 +125,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Loaded]]:
         "Conv1D": Source(save("gpt2", tiny_model("gpt2", CAUSAL)), CAUSAL),
         "its own head": Source(bert, TOKENS, {"num_labels": len(LABELS)}),
         "a head for other labels": Source(bert, TOKENS, {"num_labels": 7}),
+        "labels in another order": Source(bert, TOKENS, names([*reversed(LABELS)])),
+        "some new labels": Source(bert, TOKENS, names(["X", *LABELS[1:4], "Y", "Z"])),
+        "as many other labels": Source(bert, TOKENS, names(["a", "b", "c", "d", "e"])),
         "a bare body": Source(save("body", tiny_model("bert").bert), TOKENS, {"num_labels": 3}),
         "another head": Source(llama, TOKENS, {"num_labels": 3}),
         "an encoder-decoder": Source(save("t5", t5()), "AutoModelForSeq2SeqLM", inputs=both),
@@ -134,6 +145,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Loaded]]:
         "a tied head stored again": lambda directory: with_head(directory, 1.0),
         "a tied head that differs": lambda directory: with_head(directory, 2.0),
         "a missing layer": lambda directory: without(directory, "model.norm.weight"),
+        "a layer too many": lambda directory: one_more(directory, "model.layers.2.mlp.up.weight"),
         "quantised weights": quantised,
     }.items():
         directory = save(name, tiny_model("qwen2", CAUSAL))
@@ -147,6 +159,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Loaded]]:
 SAME = [
     *("untied", "tied", "several files", "Conv1D", "its own head", "a head for other labels"),
     *("a bare body", "another head", "an encoder-decoder", "stacked experts", "bf16 in the file"),
+    *("labels in another order", "some new labels", "as many other labels"),
     *("buffers that are stored", "bf16 in training", "a tied head stored again"),
     *("a tied head that differs", "untied, drawn", "tied, drawn", "Conv1D, drawn"),
     *("a head for other labels, drawn", "an encoder-decoder, drawn", "stacked experts, drawn"),
@@ -177,15 +190,20 @@ def test_ties_are_kept(loaded: dict[str, list[Loaded]]) -> None:
 def test_weights_that_do_not_fit_are_refused_as_for_the_whole_model(
     loaded: dict[str, list[Loaded]],
 ) -> None:
-    for rank in loaded["a missing layer"]:
-        whole, sharded = rank.refusals
-        assert whole == sharded
-        assert "do not fit its config: model.norm.weight" in sharded
+    for case, misfit in {
+        "a missing layer": "model.norm.weight (missing)",
+        "a layer too many": "model.layers.2.mlp.up.weight (without a place)",
+    }.items():
+        for rank in loaded[case]:
+            whole, sharded = rank.refusals
+            assert whole == sharded
+            assert f"do not fit its config: {misfit}" in sharded
 
 
 def test_quantised_weights_are_refused_with_the_alternative(
     loaded: dict[str, list[Loaded]],
 ) -> None:
     for rank in loaded["quantised weights"]:
-        assert "are quantised" in rank.refusals[1]
-        assert "parallel.zero_stage" in rank.refusals[1]
+        whole, sharded = rank.refusals
+        assert whole == sharded
+        assert "are quantised already (bitsandbytes); name the model" in sharded
