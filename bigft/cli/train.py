@@ -14,13 +14,13 @@ from bigft.cli.arguments import add_config_arguments, count, read_config
 from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
-from bigft.runtime import launcher
+from bigft.runtime import launcher, local_ranks
 from bigft.runtime.events import EventStream, MetricsFile
 from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE, Launch
 from bigft.runtime.lock import LockLost
 from bigft.runtime.logs import log_to
 from bigft.runtime.run_directory import RunDirectory
-from bigft.runtime.signals import Stopped, StopRequest
+from bigft.runtime.signals import Stopped, StopRequest, is_interrupted
 
 if TYPE_CHECKING:
     from bigft.training.build import Run
@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
 
 
 def _train_as_launched(args: Namespace) -> int:
-    launch = launcher.detect(os.environ)
+    launch = launcher.detect(os.environ, args.nproc)
     settings = launcher.process_settings(os.environ)
     if launch is None or launch.world_size == 1:
         settings.pop("TOKENIZERS_PARALLELISM", None)  # nobody else wants the cores
@@ -81,7 +81,7 @@ def _start_ranks(args: Namespace, config: RunConfig, launch: Launch) -> int:
         return prepared
     words = [word for word in (args.config, *args.overrides) if word is not None]
     try:
-        ended = launcher.run_ranks(
+        ended = local_ranks.run_ranks(
             ["train", *words], launch.world_size, os.environ, directory.log_file
         )
         reason = ended.why or f"the ranks ended with {ended.code}"
@@ -146,13 +146,13 @@ class _End:
         from bigft.runtime.process_group import lost_peer
         from bigft.training.loop import TrainingFailed
 
+        if is_interrupted():
+            return cls("interrupted", "Ctrl-C", EXIT_INTERRUPTED)
         match error:
             case BadInput():
                 return cls("failed", str(error), EXIT_BAD_INPUT)
             case TrainingFailed():
                 return cls("failed", str(error), EXIT_FAILED)
-            case KeyboardInterrupt():
-                return cls("interrupted", "Ctrl-C", EXIT_INTERRUPTED)
         why = lost_peer(error) or f"{type(error).__name__}: {error}"
         return cls("crashed", why, EXIT_FAILED)
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from bigft.config.errors import EXIT_INTERRUPTED, BadInput, Problem
 from bigft.runtime.events import read_metrics, strict_json
-from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE, Ended
+from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE
+from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import Holder, Lock, LockLost
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")

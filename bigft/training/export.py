@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 from bigft.models.heads.swap import base_model
+from bigft.runtime.failpoints import failpoint
 from bigft.runtime.lock import LockLost
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
@@ -75,6 +76,7 @@ def replace_directory(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         write(temporary)
+        failpoint("export.sync")
         sync_tree(temporary)
         check()
     except BaseException:
