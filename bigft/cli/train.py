@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bigft.cli.arguments import add_config_arguments, count, read_config
+from bigft.cli.finished import finished_as
 from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
+from bigft.config.fields import wherever_read
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime import launcher, local_ranks
@@ -58,6 +60,11 @@ def _train_as_launched(args: Namespace) -> int:
     loaded = read_config(args, quiet=told)
     launcher.reexec_with(settings)  # before torch is imported: it would be imported twice
     with loaded.located():
+        if _is_finished(loaded.config):
+            if launch is None or launch.rank == 0:
+                output_dir = loaded.config.train.output_dir
+                print(f"{output_dir} is finished: nothing is left to train")
+            return 0
         if launch is not None:
             return _as_rank(loaded.config, launch)
         nproc = args.nproc or _num_devices()
@@ -65,6 +72,17 @@ def _train_as_launched(args: Namespace) -> int:
         if nproc > 1:
             return _start_ranks(args, loaded.config, launch)
         return _as_rank(loaded.config, launch)
+
+
+def _is_finished(config: RunConfig) -> bool:
+    """Whether the run that the config continues is finished, and what the config asks for."""
+    directory = RunDirectory(config.train.output_dir)
+    return (
+        config.train.resume_from_checkpoint is True
+        and directory.is_finished()
+        and directory.model.is_dir()
+        and finished_as(config, directory)
+    )
 
 
 def _num_devices() -> int:
@@ -243,7 +261,7 @@ def _train(
     checkpoint = checkpoint_to_resume(run, directory, launch.world_size)
     log_to(directory.log_file(launch.rank), is_first)
     if is_first:
-        directory.write_config(resolved_yaml(config))
+        directory.write_config(resolved_yaml(config, wherever_read))
         directory.update(
             versions=versions(),
             world_size=launch.world_size,

@@ -294,6 +294,11 @@ class RunDirectory:
                 f"{self.path} holds {held}",
                 "choose another train.output_dir or set train.resume_from_checkpoint=true",
             )
+        if resume is True and held == "a finished run" and not self._has_begun(before):
+            raise self._refusal(
+                f"{self.path} holds {held}, and no checkpoint to go on from",
+                "choose another train.output_dir",
+            )
         if resume is True and self._in_a_row("crashes", before) >= MAX_CRASHES:
             raise BadInput(
                 Problem(
