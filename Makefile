@@ -82,10 +82,13 @@ test-slurm: $(STAMP)
 test-cuda-compile: $(STAMP)
 	$(call step,nvcc for every target,$(BIN)/python tests/cuda/compile.py)
 
+# Called again, it goes on with a run that was interrupted and leaves a finished one as it is.
+QUICKSTART := configs/quickstart.yaml train.resume_from_checkpoint=true
+
 quickstart: $(STAMP)
 	$(call step,pretrained MiniLM,$(MINILM))
-	$(call step,bigft check,$(BIN)/bigft check configs/quickstart.yaml)
-	$(call step,bigft train,$(BIN)/bigft train configs/quickstart.yaml)
+	$(call step,bigft check,$(BIN)/bigft check $(QUICKSTART))
+	$(call step,bigft train,$(BIN)/bigft train $(QUICKSTART))
 	$(call step,bigft evaluate,$(BIN)/bigft evaluate runs/quickstart --split test)
 	$(call step,bigft predict,$(BIN)/bigft predict runs/quickstart --text "Ada Lovelace met Charles Babbage in London.")
 	@echo "The model is in runs/quickstart/model (plain transformers loads it), the scores in"

@@ -82,6 +82,23 @@ def test_make_says_which_system_package_is_missing(tmp_path: Path) -> None:
     assert "apt install python3-venv" in result.stderr
 
 
+def test_the_quickstart_may_be_called_again(tmp_path: Path) -> None:
+    """Its run is finished by then, which is refused unless it is to go on."""
+    (tmp_path / "Makefile").write_text((REPOSITORY / "Makefile").read_text())
+    (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
+    (tmp_path / "pyproject.toml").touch()
+    venv = tmp_path / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    for name in ("activate", "python", "bigft"):
+        (venv / "bin" / name).write_text('#!/bin/sh\necho "$@" >>calls\n')
+        (venv / "bin" / name).chmod(0o755)
+    (venv / ".installed-with-torch==2.13.0").touch()
+    subprocess.run(["make", "quickstart"], cwd=tmp_path, capture_output=True, check=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    words = "configs/quickstart.yaml train.resume_from_checkpoint=true"
+    assert {f"check {words}", f"train {words}"} <= set(calls)
+
+
 def wheel_with(folder: Path, files: dict[str, str]) -> Path:
     wheel = folder / "planted.whl"
     with zipfile.ZipFile(wheel, "w") as archive:

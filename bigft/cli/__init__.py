@@ -13,6 +13,7 @@ from importlib import import_module
 
 from bigft import __version__
 from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Problem
+from bigft.runtime.signals import interruptible
 
 EXIT_NO_READER = 141
 REFUSAL = "BIGFT_REFUSAL"  # a file of the job script's, for the last line of its log
@@ -39,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     output any more (`| head`), or what the verb returns."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(words)
-        sys.stdout.flush()
+        with interruptible():
+            code = _dispatch(words)
+            sys.stdout.flush()
         return code
     except BadInput as refused:
         print(refused, file=sys.stderr)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
+from bigft.config.errors import Problem
 from bigft.config.load import LoadedConfig, load_config
 
 
@@ -22,6 +24,15 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="put over the file's values"
     )
+
+
+def unsettable(overrides: Sequence[str], prefix: str, verb: str) -> list[Problem]:
+    """Of overrides of a run's config those that the verb does not heed: of other keys."""
+    return [
+        Problem(word, f"not what `bigft {verb}` can change", f"give {prefix}key=value")
+        for word in overrides
+        if not word.startswith(prefix)
+    ]
 
 
 def read_config(args: Namespace, quiet: bool = False) -> LoadedConfig:

@@ -1,4 +1,5 @@
-"""`bigft evaluate RUN --split test`: the scores of a run's model on one of its splits."""
+"""`bigft evaluate RUN --split test`: the scores of a run's model on one of its splits, or on other
+files."""
 
 from __future__ import annotations
 
@@ -6,23 +7,40 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from bigft.cli.arguments import count
+from bigft.cli.arguments import count, unsettable
+from bigft.config.errors import BadInput, Problem
 from bigft.runtime.clock import clock_of
 from bigft.runtime.run_directory import RunDirectory
+
+SETTABLE = "data."
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run directory (train.output_dir)")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar=f"{SETTABLE}key=value",
+        help="put over the run's config (test_file, format, max_eval_samples, ...)",
+    )
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--batch-size", type=count, metavar="N", help="rows of a forward")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
 
 
 def run(args: Namespace) -> int:
+    problems = unsettable(args.overrides, SETTABLE, "evaluate")
+    problems += [
+        Problem(word, "the run's tokenizer holds the template that it learnt", "leave it out")
+        for word in args.overrides
+        if word.startswith("data.chat_template=")
+    ]
+    if problems:
+        raise BadInput(problems)
     from bigft.training.trained import Trained
 
     directory = RunDirectory(args.run)
-    trained = Trained.load(directory, clock_of(directory))
+    trained = Trained.load(directory, args.overrides, clock_of(directory))
     batch_size = args.batch_size or trained.config.train.per_device_eval_batch_size
     evaluation = trained.evaluate(args.split, batch_size)
     if not args.json:

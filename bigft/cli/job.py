@@ -10,14 +10,12 @@ import os
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from bigft.cli import REFUSAL
 from bigft.cli.arguments import add_config_arguments, read_config
+from bigft.cli.finished import finished_as
 from bigft.config.errors import EXIT_BAD_INPUT
-from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE
 from bigft.runtime.run_directory import RunDirectory
@@ -70,22 +68,6 @@ def standing(config: RunConfig) -> str:
     if run.get("status") == "finished" and finished_as(config, directory):
         return "finished"
     return "again" if run and run["job_id"] and run["job_id"] == _job()[0] else "first"
-
-
-def finished_as(config: RunConfig, directory: RunDirectory) -> bool:
-    """Whether the finished run is what the config asks for; more steps, say, are another one."""
-    try:
-        before = directory.config_file.read_text()
-    except OSError:
-        return True
-    return _asked(before) == _asked(resolved_yaml(config))
-
-
-def _asked(config: str) -> dict[str, Any]:
-    """A resolved config but for where the run begins."""
-    sections: dict[str, Any] = yaml.safe_load(config)
-    sections["train"]["resume_from_checkpoint"] = None
-    return sections
 
 
 # -- after training -------------------------------------------------------------------------------

@@ -9,15 +9,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from bigft.cli.arguments import count
+from bigft.cli.arguments import count, unsettable
 from bigft.config.errors import BadInput, Problem, collect
-from bigft.config.load import load_config
 from bigft.runtime.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from bigft.data.records import Record
     from bigft.tasks.protocol import Task
-    from bigft.training.trained import Trained
 
 SETTABLE = "task.generation."
 
@@ -47,7 +45,9 @@ def run(args: Namespace) -> int:
     _check(args)
     problems: list[Problem] = []
     lines = None if args.chat else _lines_of(args, problems)
-    trained = _trained(RunDirectory(args.run), args.overrides)
+    from bigft.training.trained import Trained
+
+    trained = Trained.load(RunDirectory(args.run), args.overrides)
     if lines is None:
         from bigft.cli.chat import chat
 
@@ -71,11 +71,7 @@ def run(args: Namespace) -> int:
 
 def _check(args: Namespace) -> None:
     """Raises BadInput for options that no run could heed."""
-    problems = [
-        Problem(word, "not what `bigft predict` can change", f"give {SETTABLE}key=value")
-        for word in args.overrides
-        if not word.startswith(SETTABLE)
-    ]
+    problems = unsettable(args.overrides, SETTABLE, "predict")
     for text in args.text or ():
         if any("\ud800" <= character <= "\udfff" for character in text):
             problems.append(Problem("--text", f"{text!r} is not UTF-8", "write it in UTF-8"))
@@ -83,16 +79,6 @@ def _check(args: Namespace) -> None:
         problems.append(Problem("--output", "given beside --chat", "leave it out"))
     if problems:
         raise BadInput(problems)
-
-
-def _trained(directory: RunDirectory, overrides: list[str]) -> Trained:
-    from bigft.training.trained import Trained
-
-    if not overrides:
-        return Trained.load(directory)
-    directory.read()
-    config = load_config(str(directory.config_file), overrides).config
-    return Trained.at(config, directory.model)
 
 
 class _Line(NamedTuple):

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bigft.cli.arguments import add_config_arguments, count, read_config
+from bigft.cli.finished import finished_as
 from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
+from bigft.config.fields import wherever_read
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
-from bigft.runtime import launcher
+from bigft.runtime import launcher, local_ranks
 from bigft.runtime.events import EventStream, MetricsFile
 from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE, Launch
 from bigft.runtime.lock import LockLost
 from bigft.runtime.logs import log_to
 from bigft.runtime.run_directory import RunDirectory
-from bigft.runtime.signals import Stopped, StopRequest
+from bigft.runtime.signals import Stopped, StopRequest, is_interrupted
 
 if TYPE_CHECKING:
     from bigft.training.build import Run
@@ -50,7 +52,7 @@ def run(args: Namespace) -> int:
 
 
 def _train_as_launched(args: Namespace) -> int:
-    launch = launcher.detect(os.environ)
+    launch = launcher.detect(os.environ, args.nproc)
     settings = launcher.process_settings(os.environ)
     if launch is None or launch.world_size == 1:
         settings.pop("TOKENIZERS_PARALLELISM", None)  # nobody else wants the cores
@@ -58,6 +60,11 @@ def _train_as_launched(args: Namespace) -> int:
     loaded = read_config(args, quiet=told)
     launcher.reexec_with(settings)  # before torch is imported: it would be imported twice
     with loaded.located():
+        if _is_finished(loaded.config):
+            if launch is None or launch.rank == 0:
+                output_dir = loaded.config.train.output_dir
+                print(f"{output_dir} is finished: nothing is left to train")
+            return 0
         if launch is not None:
             return _as_rank(loaded.config, launch)
         nproc = args.nproc or _num_devices()
@@ -65,6 +72,17 @@ def _train_as_launched(args: Namespace) -> int:
         if nproc > 1:
             return _start_ranks(args, loaded.config, launch)
         return _as_rank(loaded.config, launch)
+
+
+def _is_finished(config: RunConfig) -> bool:
+    """Whether the run that the config continues is finished, and what the config asks for."""
+    directory = RunDirectory(config.train.output_dir)
+    return (
+        config.train.resume_from_checkpoint is True
+        and directory.is_finished()
+        and directory.model.is_dir()
+        and finished_as(config, directory)
+    )
 
 
 def _num_devices() -> int:
@@ -81,7 +99,7 @@ def _start_ranks(args: Namespace, config: RunConfig, launch: Launch) -> int:
         return prepared
     words = [word for word in (args.config, *args.overrides) if word is not None]
     try:
-        ended = launcher.run_ranks(
+        ended = local_ranks.run_ranks(
             ["train", *words], launch.world_size, os.environ, directory.log_file
         )
         reason = ended.why or f"the ranks ended with {ended.code}"
@@ -147,13 +165,13 @@ class _End:
         from bigft.runtime.process_group import lost_peer
         from bigft.training.loop import TrainingFailed
 
+        if is_interrupted():
+            return cls("interrupted", "Ctrl-C", EXIT_INTERRUPTED)
         match error:
             case BadInput():
                 return cls("failed", str(error), EXIT_BAD_INPUT)
             case TrainingFailed():
                 return cls("failed", str(error), EXIT_FAILED)
-            case KeyboardInterrupt():
-                return cls("interrupted", "Ctrl-C", EXIT_INTERRUPTED)
         why = lost_peer(error) or f"{type(error).__name__}: {error}"
         return cls("crashed", why, EXIT_FAILED)
 
@@ -244,7 +262,7 @@ def _train(
     checkpoint = checkpoint_to_resume(run, directory, launch.world_size)
     log_to(directory.log_file(launch.rank), is_first)
     if is_first:
-        directory.write_config(resolved_yaml(config))
+        directory.write_config(resolved_yaml(config, wherever_read))
         directory.update(
             versions=versions(),
             world_size=launch.world_size,

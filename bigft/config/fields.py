@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+)
 
 
 class Section(BaseModel):
@@ -36,11 +45,26 @@ def _none_or_many(value: Any) -> Any:
     return () if value is None else _one_or_many(value)
 
 
+def _dumped_path(path: str, info: SerializationInfo) -> str:
+    return info.context(path) if info.context else path
+
+
+def wherever_read(path: str) -> str:
+    """The path as it means the same in every directory: absolute. What does not exist is the name
+    of something on the hub, and stays."""
+    return str(pathlib.Path(path).absolute()) if os.path.exists(path) else path
+
+
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Path = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+Path = Annotated[
+    str,
+    Field(min_length=1),
+    AfterValidator(os.path.expanduser),
+    PlainSerializer(_dumped_path),  # model_dump(context=…): what is made of every path
+]
 Texts = Annotated[
     tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])
 ]

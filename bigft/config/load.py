@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -129,9 +129,12 @@ def check_batch(config: RunConfig, world_size: int) -> None:
         )
 
 
-def resolved_yaml(config: RunConfig) -> str:
-    """The whole config, defaults included, as YAML that loads again to an equal config."""
-    return dump(config.model_dump(mode="json"))
+def resolved_yaml(config: RunConfig, paths: Callable[[str], str] | None = None) -> str:
+    """The whole config, defaults included, as YAML that loads again to an equal config.
+
+    paths: what to write in the place of each path (`wherever_read`).
+    """
+    return dump(config.model_dump(mode="json", context=paths))
 
 
 def json_schema() -> dict[str, Any]:

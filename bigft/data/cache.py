@@ -27,6 +27,7 @@ from typing import Any
 import pyarrow as pa
 
 from bigft.config.errors import BadInput, Problem
+from bigft.runtime.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ def appearing(path: Path) -> Iterator[Path]:
     try:
         yield private
         _sync(private)
+        failpoint("data.rename")
         os.replace(private, path)
     finally:
         private.unlink(missing_ok=True)

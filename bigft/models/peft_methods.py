@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem, reason
+from bigft.config.fields import wherever_read
 from bigft.models.layers import head_modules
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def prompt(model: PreTrainedModel, options: Any, tokenizer: PreTrainedTokenizerB
         **_virtual(model, options),
         prompt_tuning_init="RANDOM" if text is None else "TEXT",
         prompt_tuning_init_text=text,
-        tokenizer_name_or_path=None if text is None else tokenizer.name_or_path,
+        tokenizer_name_or_path=None if text is None else wherever_read(tokenizer.name_or_path),
     )
     return _wrap(model, config, "adapt.method")
 
@@ -151,6 +152,8 @@ def _wrap(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftModel:
         adapted: Any = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(Problem(key, reason(error))) from error
+    if base := config.base_model_name_or_path:  # as it was loaded, maybe relative
+        config.base_model_name_or_path = wherever_read(base)
     if not config.is_prompt_learning:
         state = adapted.state_dict(keep_vars=True)
         saved = get_peft_model_state_dict(adapted, state_dict=state, save_embedding_layers=False)

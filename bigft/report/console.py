@@ -7,13 +7,26 @@ from typing import TextIO
 
 from bigft.runtime.events import Event
 
+LARGE = 1e6  # from which on decimals tell nothing
+
+
+def number(value: float, decimals: int) -> str:
+    """With so many decimals; one that is too small to show two digits by them, or very large, with
+    the digits that it has."""
+    if value == 0 or 10 ** (1 - decimals) <= abs(value) < LARGE:
+        return f"{value:.{decimals}f}"
+    return f"{value:.2g}"
+
+
 # What a "log" event shows, in this order: (key, how).
 LOG_FIELDS: dict[str, Callable[[float], str]] = {
-    "epoch": "epoch {:.2f}".format,
-    "loss": "loss {:.4f}".format,
+    "epoch": lambda value: f"epoch {number(value, 2)}",
+    "loss": lambda value: f"loss {number(value, 4)}",
     "learning_rate": "lr {:.1e}".format,
-    "grad_norm": "grad_norm {:.1f}".format,
-    "tokens_per_second": "{:,.0f} tokens/s".format,
+    "grad_norm": lambda value: f"grad_norm {number(value, 1)}",
+    "tokens_per_second": lambda value: (
+        f"{value:,.0f} tokens/s" if value >= 10 else f"{value:.2g} tokens/s"
+    ),
 }
 START_FIELDS: dict[str, Callable[[float], str]] = {
     "total_steps": "{:,} steps".format,
@@ -85,7 +98,7 @@ def describe(event: Event) -> str:
             )
         case "eval":
             telling = list(scores(event).items())[:EVAL_FIELDS]
-            numbers = [f"{key} {value:.4f}" for key, value in telling]
+            numbers = [f"{key} {number(value, 4)}" for key, value in telling]
             return "  ".join([f"{event['split']} at step {event['step']}", *numbers])
         case "checkpoint":
             return f"saved {event['path']} in {duration(event['seconds'])}"

@@ -3,8 +3,9 @@
 BIGFT_FAILPOINTS is read once, at the first failpoint: `PATTERN=ACTION[@HIT][#RANK]`, several
 separated by ";". PATTERN is a shell pattern of names ("checkpoint.*"); HIT counts, from 1, the hits
 of all names it matches (default: every hit); RANK: on that rank alone. Actions: `kill` (SIGKILL to
-this process), `stop` (SIGSTOP), `raise` (RuntimeError), `list` (appends the name to the file that
-BIGFT_FAILPOINTS_LIST names), or an errno's name (`ENOSPC`, `EIO`: OSError).
+this process), `stop` (SIGSTOP), `interrupt` (SIGINT, as Ctrl-C), `raise` (RuntimeError), `list`
+(appends the name to the file that BIGFT_FAILPOINTS_LIST names), or an errno's name (`ENOSPC`,
+`EIO`: OSError).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def arm(text: str, rank: int = 0) -> None:
     armed = []
     for part in filter(None, text.split(";")):
         entry = _ENTRY.fullmatch(part)
-        if entry is None or entry["action"] not in ("kill", "stop", "raise", "list", *_ERRNOS):
+        if entry is None or entry["action"] not in (*_SIGNALS, "raise", "list", *_ERRNOS):
             raise ValueError(f"{VARIABLE}: {part!r} is not PATTERN=ACTION[@HIT][#RANK]")
         if entry["rank"] is None or int(entry["rank"]) == rank:
             hit = int(entry["hit"]) if entry["hit"] else None
@@ -62,14 +63,13 @@ def arm(text: str, rank: int = 0) -> None:
     _armed = armed
 
 
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT}
 _ERRNOS = {name: number for number, name in errno.errorcode.items()}
 
 
 def _fail(action: str, name: str) -> None:
-    if action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif action == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
+    if action in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[action])
     elif action == "raise":
         raise RuntimeError(f"failpoint {name}")
     elif action == "list":

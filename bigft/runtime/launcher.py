@@ -1,31 +1,23 @@
-"""Who am I among the ranks, and how ranks are started on one machine."""
+"""Who am I among the ranks, as the launcher says it, and what a rank's process starts with."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import math
 import os
-import queue
 import re
-import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
-from bigft.config.errors import EXIT_INTERRUPTED, BadInput, Problem
+from bigft.config.errors import BadInput, Problem
 
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
 # Steps from here on are Slurm's own (batch script, interactive shell): no srun started the process.
 FIRST_RESERVED_SLURM_STEP = 0xFFFFFFF0
+SLURM_TERMINAL = "SLURM_PTY_PORT"  # set under `srun --pty`
 # Glibc reads them at process start only: pages stay with the process between steps, which speeds
 # training on CPUs by a quarter.
 MALLOC_SETTINGS = {
@@ -37,14 +29,6 @@ SETTLED = "BIGFT_SETTLED"  # settings are applied and notes are told: not again
 EXIT_FAILED = 1  # of a run that ended by itself, and not well
 EXIT_RESUMABLE = 75  # of a rank that saved and stopped as a signal asked
 EXIT_HUNG = 3  # of a rank that the watchdog ended
-FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-# After the first rank ended: where it failed, the others may hang in a collective with it for good;
-# where all stop as asked, the first one may still be writing.
-SECONDS_TO_STOP = 5.0
-SECONDS_TO_LEAVE = 30.0
-# Python runs a handler when its main thread wakes; of two signals the second may reach another.
-SECONDS_BETWEEN_LOOKS = 0.2
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +55,42 @@ class Launch:
         }
 
 
-def detect(environ: Mapping[str, str]) -> Launch | None:
-    """What the launcher says of this process; None if it was started by hand.
+def detect(environ: Mapping[str, str], nproc: int | None = None) -> Launch | None:
+    """What the launcher says of this process; None if it was started by hand, or is the only one of
+    a Slurm step: a shell (`srun --pty bash`), or told to start ranks itself.
 
     torchrun, deepspeed and `bigft train` set RANK and its companions; they win over Slurm, which
     may be around them. deepspeed also passes --local_rank=N as an argument: the cli drops it.
-    Raises: BadInput naming the variables that are missing, not numbers or contradict each other.
+    nproc: --nproc, the ranks that this process is to start.
+    Raises: BadInput naming the variables that are missing, not numbers or contradict each other or
+    --nproc.
     """
-    in_slurm_step = 0 <= int(environ.get("SLURM_STEP_ID", -1)) < FIRST_RESERVED_SLURM_STEP
     # Batch scripts often export WORLD_SIZE alone; under srun that does not make a launcher.
     if "RANK" in environ or "LOCAL_RANK" in environ:
-        return _from_variables(environ)
-    if in_slurm_step:
-        return _from_slurm(environ)
-    return _from_variables(environ) if "WORLD_SIZE" in environ else None
+        launch = _from_variables(environ)
+    elif 0 <= int(environ.get("SLURM_STEP_ID", -1)) < FIRST_RESERVED_SLURM_STEP:
+        starts_ranks = nproc is not None or SLURM_TERMINAL in environ
+        if starts_ranks and environ.get("SLURM_NTASKS") == "1":
+            return None
+        launch = _from_slurm(environ)
+    elif "WORLD_SIZE" in environ:
+        launch = _from_variables(environ)
+    else:
+        return None
+    if nproc not in (None, launch.local_world_size, launch.world_size):
+        raise BadInput(_two_launchers(launch, nproc))
+    return launch
+
+
+def _two_launchers(launch: Launch, nproc: int) -> Problem:
+    started_by = {"slurm": "srun", "environment": "another launcher"}.get(launch.kind, launch.kind)
+    variables = ["SLURM_STEP_ID"] if launch.kind == "slurm" else [*LAUNCHER_VARIABLES]
+    return Problem(
+        "--nproc",
+        f"{nproc}, but by {variables[0]} this process is rank {launch.rank} of "
+        f"{launch.world_size} that {started_by} started",
+        f"leave --nproc out; if there are no such ranks, unset {' '.join(variables)}",
+    )
 
 
 def _from_variables(environ: Mapping[str, str]) -> Launch:
@@ -224,149 +230,3 @@ def reexec_with(settings: Mapping[str, str]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How ranks ended: all with 0, or the first that did not.
-
-    code: their exit code; 128 + n where the first one was ended by signal n.  why: a sentence that
-    names it, "" where nothing failed.
-    """
-
-    code: int = 0
-    rank: int = 0
-    why: str = ""
-
-
-def run_ranks(
-    argv: Sequence[str],
-    nproc: int,
-    environ: Mapping[str, str],
-    log_file: Callable[[int], Path] | None = None,
-) -> Ended:
-    """Runs `bigft <argv>` as nproc ranks on this machine; returns how they ended.
-
-    When one fails the others get SIGTERM, and SIGKILL SECONDS_TO_STOP later. SIGTERM, SIGINT,
-    SIGUSR1 and SIGUSR2 are passed on to every rank. No rank outlives this process, and no worker
-    its rank, however they end.
-    Must run in the main thread.
-
-    log_file: the log of each rank, `RunDirectory.log_file`; what ranks above 0 print is appended to
-    theirs, since the terminal is rank 0's. None: all ranks print to the terminal.
-    """
-    happenings: queue.SimpleQueue[int | signal.Signals] = queue.SimpleQueue()  # ranks, signals
-    running: dict[int, subprocess.Popen[bytes]] = {}
-    ended: Ended | None = None
-    deadline = math.inf
-    passed_on: set[int] = set()
-
-    def wait_for(rank: int, process: subprocess.Popen[bytes]) -> None:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        happenings.put(rank)
-
-    port, cores = free_port(), len(os.sched_getaffinity(0))
-    with _signals_into(happenings):
-        try:
-            for rank in range(nproc):
-                settings = {**environ, **process_settings(environ)}
-                settings |= environment_for_rank(rank, nproc, port, cores)
-                settings[SETTLED] = "1"
-                if "OMP_NUM_THREADS" in environ:
-                    settings["OMP_NUM_THREADS"] = environ["OMP_NUM_THREADS"]
-                log = log_file(rank) if log_file and rank > 0 else None
-                running[rank] = _start(argv, settings, log)
-            # One waiting thread per rank: exits are seen in the order in which they happen.
-            for item in running.items():
-                threading.Thread(target=wait_for, args=item, daemon=True).start()
-            while running:
-                try:
-                    happening = happenings.get(timeout=SECONDS_BETWEEN_LOOKS)
-                except queue.Empty:
-                    if time.monotonic() > deadline:
-                        for process in running.values():
-                            _kill(process)
-                        deadline = math.inf
-                    continue
-                if isinstance(happening, signal.Signals):
-                    passed_on.add(happening)
-                    _send(running, happening)
-                    continue
-                process = running.pop(happening)
-                _kill(process)  # its workers; before it is reaped nobody else can have its id
-                code = process.wait()
-                if code != 0 and ended is None:
-                    ended = _ended(happening, code, passed_on, log_file)
-                    if ended.why:
-                        print(f"bigft: {ended.why}", file=sys.stderr, flush=True)
-                    _send(running, signal.SIGTERM)
-                    deadline = time.monotonic() + (
-                        SECONDS_TO_STOP if ended.why else SECONDS_TO_LEAVE
-                    )
-        finally:
-            for process in running.values():
-                _kill(process)
-    return ended or Ended()
-
-
-@contextlib.contextmanager
-def _signals_into(happenings: queue.SimpleQueue[int | signal.Signals]) -> Iterator[None]:
-    """Queued, not sent on by the handler: a signal during the start reaches all ranks too."""
-    before = {
-        number: signal.signal(number, lambda n, frame: happenings.put(signal.Signals(n)))
-        for number in FORWARDED_SIGNALS
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _start(
-    argv: Sequence[str], environ: Mapping[str, str], log: Path | None
-) -> subprocess.Popen[bytes]:
-    libc = ctypes.CDLL(None)
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-        if os.getppid() != parent:  # it died before the call above
-            os._exit(1)
-
-    with contextlib.ExitStack() as stack:
-        output = stack.enter_context(log.open("ab")) if log else None
-        return subprocess.Popen(
-            [sys.executable, "-m", "bigft", *argv],
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            process_group=0,  # or Ctrl-C would reach the ranks twice
-            preexec_fn=die_with_parent,
-        )
-
-
-def _send(running: Mapping[int, subprocess.Popen[bytes]], number: signal.Signals) -> None:
-    for process in running.values():
-        os.kill(process.pid, number)  # Popen's own way would reap it first
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends the rank and the workers that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _ended(
-    rank: int, code: int, passed_on: Set[int], log_file: Callable[[int], Path] | None
-) -> Ended:
-    # Asked for, so nothing failed; a rank that is just starting dies of what it will handle later.
-    if signal.SIGINT in passed_on and code in (EXIT_INTERRUPTED, -signal.SIGINT):
-        return Ended(EXIT_INTERRUPTED, rank)
-    if code == EXIT_RESUMABLE or -code in passed_on:
-        return Ended(EXIT_RESUMABLE, rank)
-    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
-    where = f"; its log: {log_file(rank)}" if log_file else ""
-    why = f"rank {rank} ended first, by {how}{where}"
-    return Ended(code if code > 0 else 128 - code, rank, why)

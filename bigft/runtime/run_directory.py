@@ -16,7 +16,8 @@ from typing import Any
 
 from bigft.config.errors import EXIT_INTERRUPTED, BadInput, Problem
 from bigft.runtime.events import read_metrics, strict_json
-from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE, Ended
+from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE
+from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import Holder, Lock, LockLost
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
@@ -296,6 +297,11 @@ class RunDirectory:
             raise self._refusal(
                 f"{self.path} holds {held}",
                 "choose another train.output_dir or set train.resume_from_checkpoint=true",
+            )
+        if resume is True and held == "a finished run" and not self._has_begun(before):
+            raise self._refusal(
+                f"{self.path} holds {held}, and no checkpoint to go on from",
+                "choose another train.output_dir",
             )
         if resume is True and self._in_a_row("crashes", before) >= MAX_CRASHES:
             raise BadInput(

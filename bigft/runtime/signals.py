@@ -1,4 +1,5 @@
 """Requests to save and stop: signals, and a run's time limit. Handlers only set a flag.
+Ctrl-C ends a verb, wherever it falls.
 
 While ranks stand alone (preparing data, before they meet) there is nothing to agree on and nothing
 that could be torn: there a signal is raised as `Stopped`. From then on ranks agree on it where all
@@ -18,6 +19,48 @@ if TYPE_CHECKING:
     from bigft.runtime.process_group import World
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+_interrupted = False
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """After Ctrl-C in the block KeyboardInterrupt leaves it, whatever became of the one that was
+    raised: called back from C++ it becomes a RuntimeError, and a bare `except` drops it.
+
+    Must run in the main thread. Where Ctrl-C is ignored (`nohup`) it stays so.
+    """
+    global _interrupted
+    _interrupted = False
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    except BaseException as error:
+        if _interrupted:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    raise_if_interrupted()
+
+
+def is_interrupted() -> bool:
+    """Whether Ctrl-C came in the block of `interruptible`: what fails then fails because of it."""
+    return _interrupted
+
+
+def raise_if_interrupted() -> None:
+    """Raises KeyboardInterrupt again, where the first one may have been dropped."""
+    if _interrupted:
+        raise KeyboardInterrupt
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
 
 
 class Stopped(BaseException):
@@ -71,6 +114,7 @@ class StopRequest:
         return world.any(bool(self))
 
     def __bool__(self) -> bool:
+        raise_if_interrupted()
         late = self._deadline is not None and time.monotonic() + self.reserve > self._deadline
         if late and not self.why:
             self.request("train.max_time")

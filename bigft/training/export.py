@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from bigft.models.heads.swap import base_model
 from bigft.models.sharded import stored_values
+from bigft.runtime.failpoints import failpoint
 from bigft.runtime.lock import LockLost
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
@@ -118,6 +119,7 @@ def replace_directory(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         write(temporary)
+        failpoint("export.sync")
         sync_tree(temporary)
         check()
     except BaseException:

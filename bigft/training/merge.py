@@ -77,7 +77,7 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
         raise BadInput(Problem("--merge", what, mend))
     dtype = dtype or compute_dtype(config.train)
     clock = clock_of(directory)
-    trained = Trained.load(directory, clock)
+    trained = Trained.load(directory, clock=clock)
     task, tokenizer, split = trained.task, trained.tokenizer, _split(config)
     before = _scores(trained, split)
     del trained

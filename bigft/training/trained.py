@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import islice
@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 
 from bigft.config.errors import BadInput, Problem, collect, reason
 from bigft.config.load import load_config
-from bigft.config.sections import ModelConfig, RunConfig
+from bigft.config.sections import DataConfig, ModelConfig, RunConfig
 from bigft.data.records import Feature, Record
+from bigft.data.source import SPLITS, files_of
 from bigft.models.adapt import load_options
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.heads.labels import labels_by_id
@@ -47,15 +48,25 @@ class Trained:
     clock: date | None = None
 
     @classmethod
-    def load(cls, directory: RunDirectory, clock: date | None = None) -> Trained:
-        """Raises BadInput if the directory holds no run, the run left no model, or the base of
-        its adapter is no longer there."""
+    def load(
+        cls,
+        directory: RunDirectory,
+        overrides: Sequence[str] = (),
+        clock: date | None = None,
+    ) -> Trained:
+        """overrides: `section.key=value`, put over the run's config.  clock: what a chat template
+        takes for today; None: the present.
+
+        Raises BadInput if the directory holds no run, the run left no model, or the base of its
+        adapter is no longer there.
+        """
         directory.read()
         if not directory.model.is_dir():
             raise BadInput(
                 Problem(str(directory.path), "no model/ in it", "let the run finish first")
             )
-        return cls.at(load_config(str(directory.config_file)).config, directory.model, clock)
+        config = load_config(str(directory.config_file), overrides).config
+        return cls.at(config, directory.model, clock)
 
     @classmethod
     def at(cls, config: RunConfig, place: Path, clock: date | None = None) -> Trained:
@@ -95,15 +106,14 @@ class Trained:
         if data.dataset_name is None:
             files = getattr(data, f"{split}_file")
             if not files:
-                raise BadInput(
-                    Problem(f"data.{split}_file", "the run's config names none", "name another")
-                )
-            only = {f"{name}_file": () for name in ("train", "validation", "test")}
+                raise BadInput(_no_files(data, split))
+            only = {f"{name}_file": () for name in SPLITS}
             data = data.model_copy(update={**only, f"{split}_file": files})
         config = self.config.model_copy(update={"data": data})
         run: Run = prepare(config, self.task.labels, self.clock)
         if split not in run.splits:
-            raise BadInput(Problem("data.dataset_name", f"has no split {split!r}"))
+            mend = f"there are {', '.join(run.splits)}"
+            raise BadInput(Problem("data.dataset_name", f"has no split {split!r}", mend))
         return evaluate(self.model, self.task, run.splits[split], batch_size, self.world)
 
     @torch.no_grad()
@@ -133,6 +143,13 @@ class Trained:
                 yield self.task.stitch(parts[record.index], record)
         if problems:
             raise BadInput(problems)
+
+
+def _no_files(data: DataConfig, split: str) -> Problem:
+    key = f"data.{split}_file"
+    others = [f"--split {name}" for name in SPLITS if files_of(data, name)]
+    mend = " or ".join([f"give {key}=FILE", *others])
+    return Problem(key, "the run's config names none", mend)
 
 
 def _exported(model: ModelConfig, place: Path) -> ModelConfig:

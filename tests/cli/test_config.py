@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 import bigft
 import bigft.cli.config
 from bigft.cli import VERBS, main
+from bigft.config.errors import BadInput, Problem
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = """\
@@ -96,6 +99,24 @@ def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(bigft.cli.config, "run", interrupted)
     assert main(["config", "config.yaml"]) == 130
+
+
+@pytest.mark.parametrize("became", [None, RuntimeError("no"), BadInput(Problem("a", "b"))])
+def test_an_interrupt_is_exit_code_130_whatever_a_library_made_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    became: Exception | None,
+) -> None:
+    def interrupted(args: Namespace) -> int:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if became is not None:
+            raise became
+        return 0
+
+    monkeypatch.setattr(bigft.cli.config, "run", interrupted)
+    assert main(["config", "config.yaml"]) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_help_names_every_verb_and_version_is_the_packages(

@@ -40,7 +40,51 @@ def test_a_split_that_the_run_has_not(
     trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", "out", "--split", "validation"]) == 2
-    assert capsys.readouterr().err.startswith("data.validation_file: the run's config names none")
+    assert capsys.readouterr().err == (
+        "data.validation_file: the run's config names none; "
+        "give data.validation_file=FILE or --split train or --split test\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data.test_file=more.jsonl"],
+        ["data.validation_file=more.jsonl", "--split", "validation"],
+        ["--split", "train", "data.train_file=more.jsonl", "data.max_train_samples=3"],
+    ],
+)
+def test_another_file_is_measured_where_an_override_names_it(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    rows = [{"tokens": ["ann", "left"], "ner_tags": ["B-PER", "O"]}] * 3
+    Path("more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["evaluate", "out", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 3
+
+
+def test_an_override_may_say_how_the_files_are_read(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"words": ["ann", "left"], "labels": ["B-PER", "O"]}
+    Path("other.txt").write_text(json.dumps(row) + "\n")
+    words = ["data.format=jsonl", "data.text_column_name=words", "data.label_column_name=labels"]
+    assert main(["evaluate", "out", "data.test_file=other.txt", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("optim.learning_rate=1", "not what `bigft evaluate` can change; give data.key=value"),
+        ("data.chat_template=t", "the run's tokenizer holds the template that it learnt; leave it"),
+    ],
+)
+def test_overrides_that_an_evaluation_does_not_heed_are_refused(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], word: str, error: str
+) -> None:
+    assert main(["evaluate", "out", word]) == 2
+    assert capsys.readouterr().err.startswith(f"{word}: {error}")
 
 
 def test_data_that_is_gone(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,9 @@ import pytest
 import bigft.cli.train
 from bigft.cli import main
 from bigft.config.errors import BadInput, Problem
-from bigft.runtime import launcher
-from bigft.runtime.launcher import Ended, Launch
+from bigft.runtime import launcher, local_ranks
+from bigft.runtime.launcher import Launch
+from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import Lock
 from bigft.runtime.run_directory import RunDirectory
 
@@ -58,6 +59,31 @@ def test_nproc_says_how_many_ranks_start(
     ((started, launch),) = seen
     assert started == starts_ranks
     assert (launch.rank, launch.world_size, launch.local_world_size) == (0, int(nproc), int(nproc))
+
+
+def test_ranks_are_started_in_a_shell_that_slurm_started(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1"}
+    for name, value in (step | {"SLURM_PTY_PORT": "40211"}).items():
+        monkeypatch.setenv(name, value)
+    seen: list[Launch] = []
+    start = lambda args, config, launch: seen.append(launch) or 0  # noqa: E731
+    monkeypatch.setattr(bigft.cli.train, "_start_ranks", start)
+    assert main(["train", "config.yaml", "--nproc", "2"]) == 0
+    assert [(launch.kind, launch.world_size) for launch in seen] == [("environment", 2)]
+
+
+def test_ranks_beside_those_of_a_launcher_are_refused_before_anything_is_read(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    assert main(["train", "config.yaml", REFUSED, "--nproc", "2"]) == 2
+    (refused,) = capsys.readouterr().err.splitlines()
+    assert refused.startswith("--nproc: 2, but by RANK this process is rank 0 of 1")
 
 
 def test_a_launchers_rank_does_not_start_others(
@@ -203,7 +229,7 @@ def test_a_parent_that_cannot_record_how_its_ranks_ended_says_so(
         shutil.rmtree("out")
         return Ended(137, 1, "rank 1 ended first")
 
-    monkeypatch.setattr(launcher, "run_ranks", run_ranks)
+    monkeypatch.setattr(local_ranks, "run_ranks", run_ranks)
     assert main(["train", "config.yaml", "--nproc", "2"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("bigft: rank 1 ended first; run.json does not say so: out: no run dir")

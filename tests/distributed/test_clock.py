@@ -82,7 +82,7 @@ def test_a_run_goes_on_on_another_day(tmp_path: Path, monkeypatch: pytest.Monkey
         checkpoint_to_resume(today, directory, 2)
 
     ((_, results),) = run_ranks(train, 2, [goes_on], None, run.clock)[0]
-    of_its_day = Trained.load(directory, clock_of(directory)).evaluate("validation", 2)
+    of_its_day = Trained.load(directory, clock=clock_of(directory)).evaluate("validation", 2)
     assert of_its_day.scores["loss"] == pytest.approx(results["eval_loss"], rel=1e-5)
     of_today = Trained.load(directory).evaluate("validation", 2)
     assert of_today.scores["loss"] != pytest.approx(results["eval_loss"], rel=1e-3)

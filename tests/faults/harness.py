@@ -36,6 +36,7 @@ class Ranks:
 
     failpoints: what BIGFT_FAILPOINTS says on every rank.  places: a directory for the names of all
     failpoints that each rank passes; `Places.of` reads it.  seconds_per_fsync: of a slow disk.
+    cwd: the ranks' current directory.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Ranks:
         failpoints: str = "",
         places: Path | None = None,
         seconds_per_fsync: float = 0.0,
+        cwd: Path = Path(),
     ) -> None:
         self.directory = Path(config["train"]["output_dir"])
         scratch = self.directory.with_name(self.directory.name + ".launches")
@@ -64,7 +66,7 @@ class Ranks:
                 variables[VARIABLE] = ";".join(filter(None, ["*=list", failpoints]))
                 variables[LIST_VARIABLE] = str(places / str(rank))
             process = _context.Process(
-                target=_rank, args=(variables, str(file), self._log(rank), seconds_per_fsync)
+                target=_rank, args=(variables, str(file), self._log(rank), seconds_per_fsync, cwd)
             )
             process.start()
             self.processes.append(process)
@@ -247,7 +249,9 @@ def _name_places() -> None:
     register_optimizer_step_pre_hook(lambda *_: failpoint("step.optimizer"))
 
 
-def _rank(variables: dict[str, str], config: str, log: str, seconds_per_fsync: float) -> None:
+def _rank(
+    variables: dict[str, str], config: str, log: str, seconds_per_fsync: float, cwd: Path
+) -> None:
     import torch
 
     from bigft.cli import main
@@ -256,6 +260,7 @@ def _rank(variables: dict[str, str], config: str, log: str, seconds_per_fsync: f
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(variables)
+    os.chdir(cwd)
     torch.set_num_threads(1)  # bits depend on it, and two cores serve all ranks
     _name_places()
     fsync = os.fsync

@@ -52,6 +52,30 @@ def test_a_log_line_tells_progress_speed_and_the_time_left() -> None:
     assert second == f"step 20/600  epoch 0.33  {numbers}  2m25s left"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ({"grad_norm": 0.0271}, "grad_norm 0.027"),
+        ({"grad_norm": 3.2e-7}, "grad_norm 3.2e-07"),
+        ({"grad_norm": 0.0}, "grad_norm 0.0"),
+        ({"grad_norm": 4.4e9}, "grad_norm 4.4e+09"),
+        ({"loss": 0.0000312}, "loss 3.1e-05"),
+        ({"loss": 7273.25}, "loss 7273.2500"),
+        ({"epoch": 0.00123}, "epoch 0.0012"),
+        ({"tokens_per_second": 0.42}, "0.42 tokens/s"),
+    ],
+)
+def test_a_number_is_shown_with_digits_that_tell_something(
+    numbers: dict[str, float], shown: str
+) -> None:
+    assert shown in lines(START, log(10, 50.0, **numbers))[1].split("  ")
+
+
+def test_a_small_score_is_shown_with_digits_that_tell_something() -> None:
+    event = {"event": "eval", "split": "test", "step": 1, "eval_loss": 2.5e-6, "eval_f1": 0.0}
+    assert lines(event) == ["test at step 1  eval_loss 2.5e-06  eval_f1 0.0000"]
+
+
 def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
     line = lines(START, log(10, 50.0, loss=None, grad_norm=None))[1]
     assert line == "step 10/600  epoch 0.17  lr 1.2e-04  812 tokens/s"

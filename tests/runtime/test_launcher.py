@@ -37,6 +37,14 @@ BY_SLURM = {
     "SLURM_STEP_TASKS_PER_NODE": "2,1(x2),2",
     "MASTER_ADDR": "n1",
 }
+ONE_TASK = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NTASKS": "1",
+}
+TERMINAL = {"SLURM_PTY_PORT": "40211"}
 BY_HAND = {"MASTER_ADDR": "n1", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "6", "SLURM_PROCID": "0"}
 
 
@@ -88,6 +96,53 @@ def test_a_slurm_step_of_one_node_needs_no_master_addr() -> None:
 )
 def test_a_process_that_no_launcher_started_is_by_hand(environ: dict[str, str]) -> None:
     assert detect(environ) is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "nproc"),
+    [({**ONE_TASK, **TERMINAL}, None), ({**ONE_TASK, **TERMINAL}, 2), (ONE_TASK, 2)],
+    ids=["srun --pty bash", "srun --pty bash, --nproc", "srun -n1, --nproc"],
+)
+def test_the_only_task_of_a_step_may_start_ranks(
+    environ: dict[str, str], nproc: int | None
+) -> None:
+    assert detect(environ, nproc) is None
+
+
+def test_the_only_task_of_a_step_is_one_rank_where_nothing_else_is_said() -> None:
+    launch = detect(ONE_TASK)
+    assert launch is not None
+    assert (launch.kind, launch.world_size) == ("slurm", 1)
+
+
+@pytest.mark.parametrize(
+    ("environ", "what"),
+    [
+        ({**BY_LAUNCHER, "TORCHELASTIC_RUN_ID": "none"},
+         "by RANK this process is rank 5 of 8 that torchrun started; leave --nproc out; "
+         "if there are no such ranks, unset RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT"),
+        ({**BY_LAUNCHER, "LOCAL_SIZE": "4"}, "by RANK this process is rank 5 of 8 that deepspeed"),
+        (BY_LAUNCHER | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
+         "by RANK this process is rank 0 of 1 that another launcher started"),
+        ({**ONE_TASK, **TERMINAL, **BY_LAUNCHER}, "by RANK this process is rank 5 of 8"),
+        (BY_SLURM, "by SLURM_STEP_ID this process is rank 5 of 6 that srun started; "
+         "leave --nproc out; if there are no such ranks, unset SLURM_STEP_ID"),
+        ({**BY_SLURM, **TERMINAL}, "by SLURM_STEP_ID this process is rank 5 of 6"),
+    ],
+)  # fmt: skip
+def test_ranks_to_start_beside_those_of_a_launcher_are_refused(
+    environ: dict[str, str], what: str
+) -> None:
+    with pytest.raises(BadInput) as refused:
+        detect(environ, 3)
+    assert f"--nproc: 3, but {what}" in str(refused.value)
+
+
+@pytest.mark.parametrize(("environ", "nproc"), [(BY_LAUNCHER, 8), (BY_SLURM, 2), (BY_SLURM, 6)])
+def test_the_number_of_ranks_that_a_launcher_started_is_no_contradiction(
+    environ: dict[str, str], nproc: int
+) -> None:
+    assert detect(environ, nproc) == detect(environ)
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])

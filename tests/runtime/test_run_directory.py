@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from bigft.config.errors import BadInput
-from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE, Ended
+from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE
+from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import LockLost
 from bigft.runtime.run_directory import MAX_CRASHES, RunDirectory
 
@@ -89,6 +90,16 @@ def test_a_finished_run_is_not_written_over(directory: RunDirectory) -> None:
         BadInput, match=r"holds a finished run; choose .*resume_from_checkpoint=true"
     ):
         directory.claim(resume=False)
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_anew(directory: RunDirectory) -> None:
+    """`true` would mean to begin from nothing, and to write over its model."""
+    end(directory, "finished")
+    refused = r"holds a finished run, and no checkpoint to go on from; choose another"
+    with pytest.raises(BadInput, match=refused):
+        directory.claim(resume=True)
+    commit(directory, 10)
+    directory.claim(resume=True)
 
 
 def test_checkpoints_of_an_unfinished_run_are_not_written_over(directory: RunDirectory) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from bigft.runtime import launcher
-from bigft.runtime.launcher import Ended, run_ranks
+from bigft.runtime.local_ranks import FORWARDED_SIGNALS, Ended, run_ranks
 
 # Stands in for the package: `python -m bigft CODE` runs CODE with these names.
 RANK_PROGRAM = """
@@ -124,7 +123,7 @@ def test_the_workers_of_a_rank_that_died_die_with_it(stand_in: Path) -> None:
     wait_until(lambda: not any(map(alive, ready_pids(stand_in))))
 
 
-@pytest.mark.parametrize("number", launcher.FORWARDED_SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", FORWARDED_SIGNALS, ids=lambda number: number.name)
 def test_a_signal_reaches_every_rank_once(stand_in: Path, number: signal.Signals) -> None:
     code = f"""
 got = []
@@ -191,6 +190,24 @@ def test_a_stop_that_comes_while_ranks_start_is_no_failure(
     assert (ended.code, ended.why) == (code, "")
 
 
+def test_ranks_that_ctrl_c_does_not_reach_are_ended_all_the_same(stand_in: Path) -> None:
+    """One fails since another one left; one is in a call that never returns to Python."""
+    stubborn = "signal.signal(signal.SIGINT, signal.SIG_IGN); ready(); time.sleep(60)"
+    failing = (
+        "signal.signal(signal.SIGINT, lambda *_: sys.exit('connection closed by peer'));"
+        "ready(); time.sleep(60)"
+    )
+
+    def ask() -> None:
+        wait_until(lambda: len(ready_pids(stand_in)) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=ask).start()
+    ended = run_ranks([f"exec({failing!r} if rank == 1 else {stubborn!r})"], 2, environ())
+    assert (ended.code, ended.why) == (130, "")
+    assert not any(map(alive, ready_pids(stand_in)))
+
+
 def test_the_terminal_is_rank_zeros_and_the_others_write_their_logs(
     stand_in: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +224,7 @@ def test_no_rank_outlives_the_parent(stand_in: Path, number: signal.Signals) -> 
     code = "signal.signal(15, signal.SIG_IGN); ready(); time.sleep(1000)"
     (stand_in / "parent.py").write_text(
         f"import sys; sys.path[0] = {str(REPOSITORY)!r}\n"
-        "from bigft.runtime.launcher import run_ranks\n"
+        "from bigft.runtime.local_ranks import run_ranks\n"
         f"run_ranks([{code!r}], 2, {environ()!r})\n"
     )
     parent = subprocess.Popen([sys.executable, "parent.py"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from bigft.runtime.signals import STOP_SIGNALS, Stopped, StopRequest
+from bigft.runtime.signals import STOP_SIGNALS, Stopped, StopRequest, interruptible
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,53 @@ def test_ctrl_c_still_interrupts() -> None:
     before = signal.getsignal(signal.SIGINT)
     StopRequest().install()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def interrupt_dropped() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def interrupt_turned_into_another_error() -> None:
+    """As C++ does that calls back to Python."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise RuntimeError("failed writing file") from None
+
+
+@pytest.mark.parametrize("lose", [interrupt_dropped, interrupt_turned_into_another_error])
+def test_an_interrupt_that_was_lost_on_its_way_comes_out_of_the_block(
+    lose: Callable[[], None],
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        lose()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_next_look_for_a_stop_raises_an_interrupt_that_was_dropped() -> None:
+    stop, went_on = StopRequest(), False
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        interrupt_dropped()
+        went_on = bool(stop) or True
+    assert not went_on
+
+
+def test_an_interrupt_before_the_block_is_none_of_it() -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        interrupt_dropped()
+    with interruptible():
+        assert not StopRequest()
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_without_install_signals_are_left_alone() -> None:

@@ -16,6 +16,7 @@ from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngi
 from torch import nn
 
 from bigft.config.errors import BadInput, Problem
+from bigft.runtime.signals import raise_if_interrupted
 from bigft.training.checkpoint.files import HashingFile, Stamp, Tick, make_directory, no_tick
 from bigft.training.checkpoint.manifest import SHARDS
 
@@ -90,6 +91,7 @@ class SafeCheckpointEngine(CheckpointEngine):
                 torch.save(_plain(state_dict), cast(IO[bytes], file))  # it only writes
             self._written[shard] = file.stamp
         except Exception as error:
+            raise_if_interrupted()
             # Out of C++ the disk's own error comes as a RuntimeError that does not name it.
             self._remember(shard, (file and file.error) or error)
 

@@ -1,0 +1,182 @@
+"""Ranks on one machine: started, told of signals, and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigft.config.errors import EXIT_INTERRUPTED
+from bigft.runtime.launcher import (
+    EXIT_RESUMABLE,
+    SETTLED,
+    environment_for_rank,
+    free_port,
+    process_settings,
+)
+
+FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+# After the first rank ended: where it failed, the others may hang in a collective with it for good;
+# where all stop as asked, the first one may still be writing.
+SECONDS_TO_STOP = 5.0
+SECONDS_TO_LEAVE = 30.0
+# Python runs a handler when its main thread wakes; of two signals the second may reach another.
+SECONDS_BETWEEN_LOOKS = 0.2
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How ranks ended: all with 0, or the first that did not.
+
+    code: their exit code; 128 + n where the first one was ended by signal n.  why: a sentence that
+    names it, "" where nothing failed.
+    """
+
+    code: int = 0
+    rank: int = 0
+    why: str = ""
+
+
+def run_ranks(
+    argv: Sequence[str],
+    nproc: int,
+    environ: Mapping[str, str],
+    log_file: Callable[[int], Path] | None = None,
+) -> Ended:
+    """Runs `bigft <argv>` as nproc ranks on this machine; returns how they ended.
+
+    When one fails the others get SIGTERM, and SIGKILL SECONDS_TO_STOP later. SIGTERM, SIGINT,
+    SIGUSR1 and SIGUSR2 are passed on to every rank. No rank outlives this process, and no worker
+    its rank, however they end.
+    Must run in the main thread.
+
+    log_file: the log of each rank, `RunDirectory.log_file`; what ranks above 0 print is appended to
+    theirs, since the terminal is rank 0's. None: all ranks print to the terminal.
+    """
+    happenings: queue.SimpleQueue[int | signal.Signals] = queue.SimpleQueue()  # ranks, signals
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    ended: Ended | None = None
+    deadline = math.inf
+    passed_on: set[int] = set()
+
+    def wait_for(rank: int, process: subprocess.Popen[bytes]) -> None:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        happenings.put(rank)
+
+    port, cores = free_port(), len(os.sched_getaffinity(0))
+    with _signals_into(happenings):
+        try:
+            for rank in range(nproc):
+                settings = {**environ, **process_settings(environ)}
+                settings |= environment_for_rank(rank, nproc, port, cores)
+                settings[SETTLED] = "1"
+                if "OMP_NUM_THREADS" in environ:
+                    settings["OMP_NUM_THREADS"] = environ["OMP_NUM_THREADS"]
+                log = log_file(rank) if log_file and rank > 0 else None
+                running[rank] = _start(argv, settings, log)
+            # One waiting thread per rank: exits are seen in the order in which they happen.
+            for item in running.items():
+                threading.Thread(target=wait_for, args=item, daemon=True).start()
+            while running:
+                try:
+                    happening = happenings.get(timeout=SECONDS_BETWEEN_LOOKS)
+                except queue.Empty:
+                    if time.monotonic() > deadline:
+                        for process in running.values():
+                            _kill(process)
+                        deadline = math.inf
+                    continue
+                if isinstance(happening, signal.Signals):
+                    passed_on.add(happening)
+                    _send(running, happening)
+                    if happening == signal.SIGINT:  # nothing is saved that would take longer
+                        deadline = min(deadline, time.monotonic() + SECONDS_TO_STOP)
+                    continue
+                process = running.pop(happening)
+                _kill(process)  # its workers; before it is reaped nobody else can have its id
+                code = process.wait()
+                if code != 0 and ended is None:
+                    ended = _ended(happening, code, passed_on, log_file)
+                    if ended.why:
+                        print(f"bigft: {ended.why}", file=sys.stderr, flush=True)
+                    _send(running, signal.SIGTERM)
+                    seconds = SECONDS_TO_STOP if ended.why else SECONDS_TO_LEAVE
+                    deadline = min(deadline, time.monotonic() + seconds)
+        finally:
+            for process in running.values():
+                _kill(process)
+    return ended or Ended()
+
+
+@contextlib.contextmanager
+def _signals_into(happenings: queue.SimpleQueue[int | signal.Signals]) -> Iterator[None]:
+    """Queued, not sent on by the handler: a signal during the start reaches all ranks too."""
+    before = {
+        number: signal.signal(number, lambda n, frame: happenings.put(signal.Signals(n)))
+        for number in FORWARDED_SIGNALS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(
+    argv: Sequence[str], environ: Mapping[str, str], log: Path | None
+) -> subprocess.Popen[bytes]:
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+        if os.getppid() != parent:  # it died before the call above
+            os._exit(1)
+
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("ab")) if log else None
+        return subprocess.Popen(
+            [sys.executable, "-m", "bigft", *argv],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            process_group=0,  # or Ctrl-C would reach the ranks twice
+            preexec_fn=die_with_parent,
+        )
+
+
+def _send(running: Mapping[int, subprocess.Popen[bytes]], number: signal.Signals) -> None:
+    for process in running.values():
+        os.kill(process.pid, number)  # Popen's own way would reap it first
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends the rank and the workers that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _ended(
+    rank: int, code: int, passed_on: Set[int], log_file: Callable[[int], Path] | None
+) -> Ended:
+    if signal.SIGINT in passed_on:  # however a rank ends of it, or of another that ended of it
+        return Ended(EXIT_INTERRUPTED, rank)
+    # Asked for, so nothing failed; a rank that is just starting dies of what it will handle later.
+    if code == EXIT_RESUMABLE or -code in passed_on:
+        return Ended(EXIT_RESUMABLE, rank)
+    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+    where = f"; its log: {log_file(rank)}" if log_file else ""
+    why = f"rank {rank} ended first, by {how}{where}"
+    return Ended(code if code > 0 else 128 - code, rank, why)
