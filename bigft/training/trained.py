@@ -87,8 +87,8 @@ class Trained:
         labels: list[str] = []
         if task_class.auto_class.endswith("Classification"):
             labels = labels_by_id(exported_config)
-        limit = row_limit(config, tokenizer, exported_config) or (None, "")
-        task = task_class(config, tokenizer, labels, *limit, clock)
+        max_length, cut_by = row_limit(config, tokenizer, exported_config) or (None, "")
+        task = task_class(config, tokenizer, labels, max_length, cut_by, clock)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if has_adapter:
             model: Any = on_its_base(config, task, place)
