@@ -19,7 +19,7 @@ from bigft.models.heads.swap import base_model
 from bigft.tasks.generation import generate
 from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.metrics.translation import TranslationMetric
-from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
+from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
 from bigft.tasks.seq2seq_fields import pairs
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Seq2Seq:
     # -- data ---------------------------------------------------------------------------------
 
     @classmethod
-    def read(cls, config: RunConfig) -> tuple[dict[str, Iterable[Record]], list[str]]:
+    def read(
+        cls, config: RunConfig, reading: Reading | None = None
+    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
         """All splits the config names, as {"source", "target"} records; no labels."""
         splits: dict[str, Iterable[Record]] = {}
         problems: list[Problem] = []

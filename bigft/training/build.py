@@ -29,6 +29,7 @@ from bigft.data.prepare import (
 )
 from bigft.data.records import Feature
 from bigft.data.source import input_files
+from bigft.data.tag_spellings import Tagging
 from bigft.models.adapt import adapt_model, freezes_base, load_options, virtual_tokens
 from bigft.models.load import (
     check_vocabulary,
@@ -41,7 +42,7 @@ from bigft.models.load import (
 from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything
 from bigft.tasks import TASKS
-from bigft.tasks.protocol import Task
+from bigft.tasks.protocol import Reading, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,6 +63,7 @@ class Run:
     splits: "train", "validation", "test", as far as the config names them.
     notes: what a user should know of the data, one sentence each.
     data_fingerprint: 64 hex digits of what is trained on, wherever its files lie.
+    tagging: how the training set writes its tags; None where the task has none.
     """
 
     config: RunConfig
@@ -70,6 +72,7 @@ class Run:
     splits: dict[str, PreparedSplit]
     notes: list[str]
     data_fingerprint: str
+    tagging: Tagging | None
 
     def build_model(
         self, device: str = "cpu", shard_by: dict[str, Any] | None = None
@@ -133,10 +136,12 @@ def versions() -> dict[str, str]:
     return {"bigft": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
+def prepare(
+    config: RunConfig, labels: Sequence[str] | None = None, tagging: Tagging | None = None
+) -> Run:
     """Reads, checks, encodes and caches the data of a run; on a second call only opens the cache.
 
-    labels: of a model that is there already; None: those of the data.
+    labels, tagging: of a model that is there already; None: those of the data.
     Raises BadInput, naming key or file and line, for everything that is wrong with data, tokenizer
     or the model's config.
     """
@@ -164,7 +169,8 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
         raise BadInput(problems)
 
     def build(directory: Path) -> None:
-        splits, found = task_class.read(config)
+        reading = Reading(tagging)
+        splits, found = task_class.read(config, reading)
         names = list(labels or found)
         task = task_class(config, tokenizer, names, max_length)
         problems: list[Problem] = []
@@ -179,7 +185,8 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
         vocabulary = {
             "labels": names,
             "splits": list(splits),
-            "notes": _notes(written),
+            "notes": reading.notes + _notes(written),
+            "tagging": reading.tagging,
             "content": _content(directory, names),
         }
         with appearing(directory / VOCABULARY) as path:
@@ -192,6 +199,7 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
             "tokenizer": _identity(tokenizer),
             "max_length": max_length,
             "labels": labels and list(labels),
+            "tagging": tagging,
             "bigft": __version__,
         },
         [*input_files(config.data), *_template(config.data)],
@@ -201,7 +209,8 @@ def prepare(config: RunConfig, labels: Sequence[str] | None = None) -> Run:
     task = task_class(config, tokenizer, vocabulary["labels"], max_length)
     splits = {name: PreparedSplit(directory, name) for name in vocabulary["splits"]}
     notes = tokenizer_notes(tokenizer) + vocabulary["notes"] + _row_notes(config.data, splits)
-    return Run(config, task, tokenizer, splits, notes, vocabulary["content"])
+    found = Tagging.of(vocabulary["tagging"])
+    return Run(config, task, tokenizer, splits, notes, vocabulary["content"], found)
 
 
 def global_batch(config: RunConfig, world_size: int) -> dict[str, int]:

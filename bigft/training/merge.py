@@ -72,6 +72,7 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
     dtype = dtype or compute_dtype(config.train)
     trained = Trained.load(directory)
     task, tokenizer, split = trained.task, trained.tokenizer, _split(config)
+    tagging = trained.tagging
     before = _scores(trained, split)
     del trained
     merged: list[Merged] = []
@@ -85,7 +86,7 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
         left_out = model._keys_to_ignore_on_save or ()
         check_stored(place, {k: v for k, v in model.state_dict().items() if k not in left_out})
         del adapted, model
-        after = _scores(Trained.at(config, place), split)
+        after = _scores(Trained.at(config, place, tagging), split)
         merged.append(Merged(dtype, split, before, after))
         report = merged[0]._asdict() | {"difference": merged[0].difference}
         (place / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.training.build import Run, global_batch, prepare
 from bigft.training.optimizers import checkpoint_bytes
+from bigft.training.schedule_notes import schedule_notes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,7 +69,8 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         from bigft.training.checkpoint import checkpoint_to_resume
 
         checkpoint_to_resume(run, directory, launch.world_size)
-    return run
+    order = run.order(global_batch(config, launch.world_size))
+    return replace(run, notes=[*run.notes, *schedule_notes(config, order)])
 
 
 def _skeleton(config: RunConfig, run: Run | None) -> PreTrainedModel | None:

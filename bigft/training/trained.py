@@ -15,6 +15,7 @@ from bigft.config.errors import BadInput, Problem
 from bigft.config.load import load_config
 from bigft.config.sections import ModelConfig, RunConfig
 from bigft.data.records import Record
+from bigft.data.tag_spellings import Tagging
 from bigft.models.adapt import load_options, virtual_tokens
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.load import load_model, load_model_config, load_tokenizer, max_positions
@@ -33,27 +34,30 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Trained:
     """config: the run's, with the trained model in the place of the pretrained one; of an adapter
-    the pretrained one stays, and the tokenizer is the run's."""
+    the pretrained one stays, and the tokenizer is the run's.
+    tagging: how the run's training set writes its tags; None where run.json does not say."""
 
     config: RunConfig
     task: Task
     tokenizer: PreTrainedTokenizerBase
     model: Any
     world: World
+    tagging: Tagging | None
 
     @classmethod
     def load(cls, directory: RunDirectory) -> Trained:
         """Raises BadInput if the directory holds no run, the run left no model, or the base of
         its adapter is no longer there."""
-        directory.read()
+        about = directory.read()
         if not directory.model.is_dir():
             raise BadInput(
                 Problem(str(directory.path), "no model/ in it", "let the run finish first")
             )
-        return cls.at(load_config(str(directory.config_file)).config, directory.model)
+        config = load_config(str(directory.config_file)).config
+        return cls.at(config, directory.model, Tagging.of(about.get("tagging")))
 
     @classmethod
-    def at(cls, config: RunConfig, place: Path) -> Trained:
+    def at(cls, config: RunConfig, place: Path, tagging: Tagging | None = None) -> Trained:
         """The same for what a run of that config exported to `place`."""
         choose_accelerator()  # before peft imports deepspeed, which guesses, and tells of it
         has_adapter = (place / ADAPTER_CONFIG).is_file()
@@ -85,7 +89,7 @@ class Trained:
         if model.dtype == torch.bfloat16 and emulates_bf16(device):
             multiply_in_fp32(model)
         world = World(0, 0, 1, device, None)
-        return cls(config, task, tokenizer, model.to(device).eval(), world)
+        return cls(config, task, tokenizer, model.to(device).eval(), world, tagging)
 
     def evaluate(self, split: str, batch_size: int) -> Evaluation:
         """Scores of one split of the run's data. Raises BadInput if the config names none."""
@@ -98,7 +102,8 @@ class Trained:
                 )
             only = {f"{name}_file": () for name in ("train", "validation", "test")}
             data = data.model_copy(update={**only, f"{split}_file": files})
-        run: Run = prepare(self.config.model_copy(update={"data": data}), self.task.labels)
+        asked = self.config.model_copy(update={"data": data})
+        run: Run = prepare(asked, self.task.labels, self.tagging)
         if split not in run.splits:
             raise BadInput(Problem("data.dataset_name", f"has no split {split!r}"))
         return evaluate(self.model, self.task, run.splits[split], batch_size, self.world)

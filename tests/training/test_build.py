@@ -15,6 +15,8 @@ from tiny import LABELS, byte_tokenizer, save_tiny, tiny_model
 
 from bigft.config.errors import BadInput
 from bigft.config.sections import DataConfig, RunConfig
+from bigft.data.tag_schemes import Scheme
+from bigft.data.tag_spellings import Tagging
 from bigft.tasks.token_classification import TokenClassification
 from bigft.training.build import Run, global_batch, prepare, versions, window_length
 
@@ -65,9 +67,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     seen: list[RunConfig] = []
     read = TokenClassification.read
 
-    def counted(config: RunConfig) -> Any:
+    def counted(config: RunConfig, *reading: Any) -> Any:
         seen.append(config)
-        return read(config)
+        return read(config, *reading)
 
     monkeypatch.setattr(TokenClassification, "read", counted)
     return seen
@@ -147,6 +149,18 @@ def test_an_option_that_changes_no_row_does_not(
     prepare(config())
     prepare(config(**{section: {key: value}}))
     assert len(reads) == 1
+
+
+def test_how_the_training_set_writes_its_tags_comes_from_the_cache_too(
+    config: Callable[..., RunConfig], tmp_path: Path, reads: list[RunConfig]
+) -> None:
+    write(tmp_path / "train.jsonl", [(["ann", "lee", "x"], ["PER_B", "PER_I", "O"])])
+    write(tmp_path / "dev.jsonl", [(["bob"], ["PER_B"])])
+    first, second = prepare(config()), prepare(config())
+    assert len(reads) == 1
+    assert first.tagging == second.tagging == Tagging(Scheme.BIO, "X_B")
+    prepare(config(), first.task.labels, Tagging(Scheme.BIO, "X_B"))
+    assert len(reads) == 2
 
 
 # -- the fingerprint of the data ----------------------------------------------------------------
