@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from bigft.runtime.events import Event
 
-# In nats per target: 0.5 multiplies a perplexity by 1.65. Runs that learn end below their beginning;
-# this leaves room for the noise of few samples.
+# In nats per target: 0.5 multiplies a perplexity by 1.65. A run that learns ends below where it
+# began; so much is left to the noise of few samples.
 FAR = 0.5
 
 

@@ -100,7 +100,7 @@ def test_arguments_that_are_wrong(
     [
         (["BIO", None], ["I-PER", "O"], "'I-PER' continues no entity at the beginning"),
         (["IOB1", None], ["B-PER", "O"], "'B-PER' separates no entities of its type at the beg"),
-        (["BIO", "X-B"], ["B-PER", "PER-I"], "'PER-I' continues"),
+        (["BIO", "X-B"], ["O", "PER-I"], "'I-PER' continues no entity after 'O'"),
     ],
 )
 def test_tags_are_read_as_the_run_read_its_training_set(
