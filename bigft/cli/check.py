@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SAMPLES = 2
+RECORDS = 10_000  # that are looked through for examples of labels
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,9 +32,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    # A run on several nodes is not this machine's alone, if it is one of them at all.
+    return show(args, elsewhere=args.nodes > 1)
+
+
+def show(args: Namespace, elsewhere: bool) -> int:
+    """Prints what the run would do.
+
+    elsewhere: the ranks may be on other machines: what this one lacks is noted, not refused.
+    """
     loaded = read_config(args)
     with loaded.located():
-        lines = describe(loaded.config, args.nproc, args.nodes, sys.stdout.isatty())
+        lines = describe(loaded.config, args.nproc, args.nodes, sys.stdout.isatty(), elsewhere)
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -42,20 +52,23 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def describe(config: RunConfig, nproc: int, nodes: int, coloured: bool) -> list[str | Text]:
+def describe(
+    config: RunConfig, nproc: int, nodes: int, coloured: bool, elsewhere: bool
+) -> list[str | Text]:
     """What the run would do on so many ranks in all, a line each. Raises BadInput if it would be
     refused."""
-    from bigft.cli.preview import histogram, samples
+    from bigft.cli.preview import examples_by_label, histogram, samples, tagged_words
     from bigft.runtime.machine import check_accelerators
     from bigft.training.build import global_batch
     from bigft.training.preflight import preflight
 
     on_each = -(-nproc // nodes)
     launch = Launch(0, 0, nproc, on_each, "127.0.0.1", free_port(), "environment")
-    elsewhere: list[Problem] = []
-    with collect(elsewhere):
-        check_accelerators(config.train, launch)
-    prepared = preflight(config, launch, here=False)
+    lacking: list[Problem] = []
+    if elsewhere:
+        with collect(lacking):
+            check_accelerators(config.train, launch)
+    prepared = preflight(config, launch, here=not elsewhere)
     lines: list[str | Text] = []
     for name, split in prepared.splits.items():
         lines.append(
@@ -72,13 +85,18 @@ def describe(config: RunConfig, nproc: int, nodes: int, coloured: bool) -> list[
     how = "coloured" if coloured else "between \u27e6 and \u27e7"
     lines.append(f"the first rows of train, targets {how}:")
     lines += samples(prepared.task, shown, coloured)
-    if prepared.task.labels:
-        lines.append(f"labels: {', '.join(prepared.task.labels)}")
+    if labels := prepared.task.labels:
+        records = range(train.num_records)
+        lines.append("the first records of train, words with their tags:")
+        lines += tagged_words(map(train.record, records[:SAMPLES]))
+        lines.append(f"what has which label in the first {len(records[:RECORDS]):,} records:")
+        lines += examples_by_label(map(train.record, records[:RECORDS]), labels)
+        lines.append(f"labels: {', '.join(labels)}")
     batch = global_batch(config, nproc)
     total = prepared.order(batch).total_steps(config.train.num_train_epochs, config.train.max_steps)
     ((unit, size),) = batch.items()
     unit = {"global_batch_size": "samples", "global_batch_tokens": "padded tokens"}[unit]
     lines.append(f"{total:,} steps of {size:,} {unit}, ranks: {nproc}")
     lines += [f"note: {note}" for note in prepared.notes]
-    lines += [f"note: refused on this machine: {problem}" for problem in elsewhere]
-    return [*lines, "ok"]
+    lines += [f"note: refused on this machine: {problem}" for problem in lacking]
+    return [*lines, "ok, but not on this machine" if lacking else "ok"]

@@ -12,6 +12,7 @@ from typing import Any
 from bigft.report.console import duration
 from bigft.runtime.events import Event, read_metrics
 from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE
+from bigft.runtime.rising_loss import rising_loss
 from bigft.runtime.run_directory import MAX_CRASHES, RunDirectory
 
 EXIT_CODES = {"finished": 0, "resumable": EXIT_RESUMABLE, "failed": EXIT_FAILED, "running": 4}
@@ -58,6 +59,7 @@ def collect(directory: RunDirectory) -> dict[str, Any]:
         "last_event": events[-1]["time"] if events else None,
         "nonfinite_steps": _steps(events, "nonfinite"),
         "failed_saves": _steps(events, "save_failed"),
+        "warning": rising_loss(events) or None,
         "branched_from": _text(directory.branched_from),
         "latest_checkpoint": _text(directory.latest_checkpoint),
         "best_checkpoint": _text(directory.best),
@@ -70,6 +72,8 @@ def as_text(status: dict[str, Any]) -> str:
     why = f" ({status['why']})" if status["why"] else ""
     rows = [("status", status["status"] + why), ("step", _progress(status))]
     rows += [(key, f"{status[key]:.4g}") for key in ("epoch", "loss") if status[key] is not None]
+    if status["warning"]:
+        rows.append(("warning", status["warning"]))
     if status["status"] == "running":
         job = f", Slurm job {status['job_id']}" if status["job_id"] else ""
         rows.append(("process", f"{status['pid']} on {status['host']}{job}"))

@@ -209,7 +209,7 @@ def _check(args: Namespace) -> RunDirectory:
             "choose another, ask for more, or name a checkpoint: train.resume_from_checkpoint=PATH"
         )
         raise BadInput(Problem(loaded.where("train.output_dir"), what, mend))
-    check.run(asked)
+    check.show(asked, elsewhere=True)
     return directory
 
 

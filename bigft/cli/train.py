@@ -17,10 +17,11 @@ from bigft.config.fields import wherever_read
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime import launcher, local_ranks
-from bigft.runtime.events import EventStream, MetricsFile
+from bigft.runtime.events import EventStream, MetricsFile, read_metrics
 from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE, Launch
 from bigft.runtime.lock import LockLost
 from bigft.runtime.logs import log_to
+from bigft.runtime.rising_loss import rising_loss
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import Stopped, StopRequest, is_interrupted
 
@@ -233,9 +234,11 @@ def _ended(
 
     recorded = _recorded(end.why or end.status, record)
     code = end.code if recorded else EXIT_FAILED
-    took = {name: results[name] for name in ("step", "train_runtime")} if results else {}
+    more = {name: results[name] for name in ("step", "train_runtime")} if results else {}
+    if warning := rising_loss(read_metrics(directory.metrics_file)):
+        more["warning"] = warning
     try:
-        events.emit("end", status=status, why=end.why, exit_code=code, **took)
+        events.emit("end", status=status, why=end.why, exit_code=code, **more)
     finally:
         directory.release()
     return recorded
@@ -268,6 +271,7 @@ def _train(
             world_size=launch.world_size,
             global_batch=global_batch(config, launch.world_size),
             fingerprints={"data": run.data_fingerprint},
+            tagging=run.tagging,
             run_name=config.train.run_name or directory.path.name,
         )
         events.attach(MetricsFile(directory.metrics_file))

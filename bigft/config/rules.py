@@ -147,11 +147,6 @@ def _best(config: RunConfig) -> Iterator[Clash]:
 def remarks(config: RunConfig) -> Iterator[Clash]:
     """Allowed, but perhaps not what was meant: shown as notes."""
     train, default = config.train, TrainConfig.model_fields
-    if train.max_steps > 0 and train.num_train_epochs != default["num_train_epochs"].default:
-        yield Clash(
-            ("train.max_steps", "train.num_train_epochs"),
-            f"{train.max_steps} wins over train.num_train_epochs {train.num_train_epochs:g}",
-        )
     for event in ("save", "eval"):
         steps, strategy = getattr(train, f"{event}_steps"), getattr(train, f"{event}_strategy")
         if strategy != "steps" and steps != default[f"{event}_steps"].default:

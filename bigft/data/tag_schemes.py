@@ -30,7 +30,7 @@ _ROLES: dict[Scheme, dict[str, str]] = {
     Scheme.BILOU: {"B": "B", "I": "I", "L": "E", "U": "S"},
     Scheme.BMES: {"B": "B", "M": "I", "E": "E", "S": "S"},
 }
-_PREFIXES = {prefix for roles in _ROLES.values() for prefix in roles}
+PREFIXES = {prefix for roles in _ROLES.values() for prefix in roles}
 
 
 def split_tag(tag: str) -> tuple[str, str]:
@@ -41,7 +41,7 @@ def split_tag(tag: str) -> tuple[str, str]:
     if tag == OUTSIDE:
         return OUTSIDE, ""
     prefix, _, entity_type = tag.partition("-")
-    return (prefix, entity_type) if prefix in _PREFIXES else ("", tag)
+    return (prefix, entity_type) if prefix in PREFIXES else ("", tag)
 
 
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:

@@ -44,6 +44,20 @@ def split_words(text: str, cuts: Collection[int] = ()) -> list[tuple[int, int]]:
     return words
 
 
+def within_word(text: str, offset: int) -> bool:
+    """Whether a word certainly goes on over the offset: a digit follows a digit, or a letter a
+    letter in a script with capitals (Latin, Greek, Cyrillic, Armenian), which all write spaces.
+
+    In others words and what is joined to them may be written together (Thai, Korean, Arabic).
+    """
+    if not 0 < offset < len(text):
+        return False
+    sides = text[offset - 1], text[offset]
+    have_capitals = all(side.lower() != side.upper() for side in sides)
+    are_joined = all(_kind(side) == "letter" for side in sides)
+    return are_joined and (have_capitals or all(map(str.isdigit, sides)))
+
+
 @lru_cache(maxsize=65536)
 def _kind(character: str) -> str:
     category = unicodedata.category(character)

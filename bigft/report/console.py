@@ -116,7 +116,8 @@ def describe(event: Event) -> str:
             step = f" at step {event['step']}" if "step" in event else ""
             took = f" after {duration(event['train_runtime'])}" if "train_runtime" in event else ""
             why = f": {event['why']}" if event.get("why") else ""
-            return f"{event['status']}{step}{took}{why}"
+            warning = f"; {event['warning']}" if event.get("warning") else ""
+            return f"{event['status']}{step}{took}{why}{warning}"
         case "note" | "report":
             return str(event["text"])
         case _:

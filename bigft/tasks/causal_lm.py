@@ -24,7 +24,7 @@ from bigft.tasks.chat_template import Rendered, Renderer, use_template
 from bigft.tasks.conversations import columns, conversation_notes, last_answer, normalised
 from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
 from bigft.tasks.metrics.language_model import LanguageModelMetric
-from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
+from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
 from bigft.tasks.round_trip import RoundTrip
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class CausalLM:
     # -- data ---------------------------------------------------------------------------------
 
     @classmethod
-    def read(cls, config: RunConfig) -> tuple[dict[str, Iterable[Record]], list[str]]:
+    def read(
+        cls, config: RunConfig, reading: Reading | None = None
+    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
         """All splits the config names as streams of records in one form; no labels."""
         data = config.data
         splits: dict[str, Iterable[Record]] = {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bigft.config.sections import RunConfig
 from bigft.data.prepare import PreparedSplit
 from bigft.data.records import Batch, Feature, Record
+from bigft.data.tag_spellings import Tagging
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +18,18 @@ if TYPE_CHECKING:
 
 Prediction = dict[str, Any]
 """A task's answer for one record, JSON types only: one line of `bigft predict`."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What goes along with the reading of a run's data, beside the records.
+
+    tagging: how the run's training set writes its tags; None: not known, to be found.
+    notes: takes what a user should know of the data, one sentence each.
+    """
+
+    tagging: Tagging | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class Loss(NamedTuple):
@@ -70,8 +84,10 @@ class Task(Protocol):
     reads_words: bool
 
     @classmethod
-    def read(cls, config: RunConfig) -> tuple[dict[str, Iterable[Record]], list[str]]:
-        """The records of every split that the config names, and the labels.
+    def read(
+        cls, config: RunConfig, reading: Reading | None = None
+    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
+        """The records of every split that the config names, and the labels; fills `reading`.
 
         A split may be a stream that is read once; what is wrong with it is raised when it ends.
         """
@@ -143,4 +159,4 @@ class Task(Protocol):
         ...
 
 
-__all__ = ["Loss", "Metric", "Predicted", "Prediction", "Task"]
+__all__ = ["Loss", "Metric", "Predicted", "Prediction", "Reading", "Task"]

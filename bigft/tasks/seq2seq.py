@@ -22,7 +22,7 @@ from bigft.tasks.generation import generate
 from bigft.tasks.languages import matching
 from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.metrics.translation import TranslationMetric, splitting
-from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
+from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
 from bigft.tasks.round_trip import RoundTrip
 from bigft.tasks.seq2seq_fields import columns, pairs
 
@@ -68,7 +68,9 @@ class Seq2Seq:
     # -- data ---------------------------------------------------------------------------------
 
     @classmethod
-    def read(cls, config: RunConfig) -> tuple[dict[str, Iterable[Record]], list[str]]:
+    def read(
+        cls, config: RunConfig, reading: Reading | None = None
+    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
         """All splits the config names, as {"source", "target"} records; no labels."""
         splits: dict[str, Iterable[Record]] = {}
         problems: list[Problem] = []

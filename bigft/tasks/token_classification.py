@@ -15,11 +15,12 @@ from bigft.config.tasks import TokenClassification as Options
 from bigft.data.prepare import PreparedSplit
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, read_split
-from bigft.data.tag_schemes import Scheme, detect_scheme
+from bigft.data.tag_schemes import Scheme
+from bigft.data.tag_spellings import detect_tagging, respelled, tagging_notes
 from bigft.data.words import split_words
 from bigft.models.heads.token import attach_token_head
 from bigft.tasks.metrics.tagging import TaggingMetric, entities
-from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction
+from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
 from bigft.tasks.token_fields import (
     columns,
     label_set,
@@ -59,11 +60,15 @@ class TokenClassification:
     # -- data ---------------------------------------------------------------------------------
 
     @classmethod
-    def read(cls, config: RunConfig) -> tuple[dict[str, Iterable[Record]], list[str]]:
+    def read(
+        cls, config: RunConfig, reading: Reading | None = None
+    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
         """All splits the config names, as {"tokens", "tags"} records, and the label set.
 
+        reading: a tagging that is known there is not looked for in the data.
         Raises BadInput with file and line of every record that cannot be used.
         """
+        reading = reading or Reading()
         read: dict[str, list[Record]] = {}
         splits: dict[str, list[Record]] = {}
         problems: list[Problem] = []
@@ -78,20 +83,24 @@ class TokenClassification:
                         label_column_name=config.data.label_column_name,
                         label_list=config.data.label_list,
                         split=split,
+                        notes=reading.notes,
                     )
         if problems:
             raise BadInput(problems)
-        evidence = read.get("train", next(iter(read.values()), []))
-        scheme = detect_scheme(tag_sequences(evidence))
+        if reading.tagging is None:
+            evidence = tag_sequences(read.get("train", next(iter(read.values()), [])))
+            reading.tagging = detect_tagging(evidence)
+            reading.notes += tagging_notes(reading.tagging, evidence)
+        scheme, spelling = reading.tagging
         for split, records in read.items():
             with collect(problems):
-                splits[split] = to_bio_records(records, scheme)
+                splits[split] = to_bio_records(records, reading.tagging)
         if problems:
             raise BadInput(problems)
-        named: Sequence[str] | None = config.data.label_list
+        named = config.data.label_list
         if named is None or scheme not in (Scheme.BIO, Scheme.NONE):  # converted: other names now
-            named = label_set(splits.get("train") or next(iter(splits.values())))
-        return {**splits}, list(named)
+            return {**splits}, label_set(splits.get("train") or next(iter(splits.values())))
+        return {**splits}, list(dict.fromkeys(respelled(named, spelling)))
 
     def encode(self, record: Record) -> list[Feature]:
         tags = record.fields.get("tags")

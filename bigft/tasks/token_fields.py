@@ -11,7 +11,8 @@ from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
 from bigft.data.records import Record
 from bigft.data.tag_schemes import Scheme, scheme_violations, to_bio
-from bigft.tasks.token_spans import from_spans
+from bigft.data.tag_spellings import Tagging, respelled
+from bigft.tasks.token_spans import Borders, from_spans
 
 # Tried in this order where the config names no field.
 TEXT_FIELDS = ("tokens", "words", "text")
@@ -39,6 +40,7 @@ def normalise(
     label_list: Sequence[str] | None,
     split: str,
     require_labels: bool = True,
+    notes: list[str] | None = None,
 ) -> list[Record]:
     """The records with fields `tokens` (str each) and `tags` (str, or None for no target).
 
@@ -52,6 +54,7 @@ def normalise(
         label_list: all tags that may occur; None allows any.
         split: train, validation or test; for messages.
         require_labels: if False, a record without labels gets None for every tag.
+        notes: takes what a user should know of the spans, one sentence each.
 
     Raises BadInput with up to MAX_PROBLEMS problems.
     """
@@ -60,6 +63,7 @@ def normalise(
     normalised: list[Record] = []
     problems: list[Problem] = []
     first_with: dict[Any, Record] = {}  # by id, and by file and id
+    borders = Borders()
     known = None if label_list is None else frozenset(label_list)
     for record in records:
         try:
@@ -67,7 +71,7 @@ def normalise(
             text = _text(record, text_column_name)
             field, labels = _labels(record, text, label_column_name, require_labels)
             if isinstance(text, str):
-                fields = from_spans(record, text, labels, field)
+                fields = from_spans(record, text, labels, field, borders)
             else:
                 fields = {"tokens": text, "tags": _tags(record, text, labels, field, label_list)}
             kept = {name: record.fields[name] for name in KEPT_FIELDS if name in record.fields}
@@ -79,6 +83,9 @@ def normalise(
                 break
     if problems:
         raise BadInput(capped(problems, f"data.{split}_file"))
+    borders.check(split)
+    if notes is not None:
+        notes += borders.notes(split)
     return normalised
 
 
@@ -87,19 +94,21 @@ def tag_sequences(records: Sequence[Record]) -> list[list[str]]:
     return [[tag for tag in record.fields["tags"] if tag is not None] for record in records]
 
 
-def to_bio_records(records: Sequence[Record], scheme: Scheme) -> list[Record]:
+def to_bio_records(records: Sequence[Record], tagging: Tagging) -> list[Record]:
     """The records with BIO tags; the same records for the scheme "none". Nulls are passed over.
 
     Raises BadInput with up to MAX_PROBLEMS tags that break the scheme.
     """
-    if scheme == "none":
+    scheme, spelling = tagging
+    if scheme is Scheme.NONE:
         return list(records)
     converted: list[Record] = []
     problems: list[Problem] = []
-    for record, tags in zip(records, tag_sequences(records), strict=True):
+    for record, written in zip(records, tag_sequences(records), strict=True):
+        tags = respelled(written, spelling)
         positions = [at for at, tag in enumerate(record.fields["tags"]) if tag is not None]
         if violations := scheme_violations(tags, scheme):
-            mend = f"mend the tag; the training set is read as {scheme}"
+            mend = f"mend the tag; the training set is read as {tagging}"
             problems += [Problem(_at(record, positions[at]), why, mend) for at, why in violations]
             if len(problems) > MAX_PROBLEMS:
                 break

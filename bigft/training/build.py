@@ -32,6 +32,7 @@ from bigft.data.prepare import (
 )
 from bigft.data.records import Feature
 from bigft.data.source import input_files, version_of
+from bigft.data.tag_spellings import Tagging
 from bigft.models.adapt import adapt_model, freezes_base, load_options, virtual_tokens
 from bigft.models.load import (
     Limit,
@@ -47,7 +48,7 @@ from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything
 from bigft.tasks import TASKS
 from bigft.tasks.chat_template import writes_clock
-from bigft.tasks.protocol import Task
+from bigft.tasks.protocol import Reading, Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -69,6 +70,7 @@ class Run:
     notes: what a user should know of the data, one sentence each.
     data_fingerprint: 64 hex digits of what is trained on, wherever its files lie.
     clock: the day that the chat template took for today.
+    tagging: how the training set writes its tags; None where the task has none.
     """
 
     config: RunConfig
@@ -78,6 +80,7 @@ class Run:
     notes: list[str]
     data_fingerprint: str
     clock: date
+    tagging: Tagging | None
 
     def build_model(
         self, device: str = "cpu", shard_by: dict[str, Any] | None = None
@@ -142,11 +145,14 @@ def versions() -> dict[str, str]:
 
 
 def prepare(
-    config: RunConfig, labels: Sequence[str] | None = None, clock: date | None = None
+    config: RunConfig,
+    labels: Sequence[str] | None = None,
+    tagging: Tagging | None = None,
+    clock: date | None = None,
 ) -> Run:
     """Reads, checks, encodes and caches the data of a run; on a second call only opens the cache.
 
-    labels: of a model that is there already; None: those of the data.
+    labels, tagging: of a model that is there already; None: those of the data.
     clock: the day that a chat template takes for today; None: the present one.
     Raises BadInput, naming key or file and line, for everything that is wrong with data, tokenizer
     or the model's config.
@@ -171,7 +177,8 @@ def prepare(
         raise BadInput(problems)
 
     def build(directory: Path) -> None:
-        splits, found = task_class.read(config)
+        reading = Reading(tagging)
+        splits, found = task_class.read(config, reading)
         names = list(labels or found)
         task = task_class(config, tokenizer, names, max_length, cut_by, clock)
         problems: list[Problem] = []
@@ -185,7 +192,8 @@ def prepare(
         vocabulary = {
             "labels": names,
             "splits": list(splits),
-            "notes": _notes(written),
+            "notes": reading.notes + _notes(written),
+            "tagging": reading.tagging,
             "content": _content(directory, names),
         }
         with appearing(directory / VOCABULARY) as path:
@@ -203,6 +211,7 @@ def prepare(
             "labels": labels and list(labels),
             "clock": clock.isoformat() if is_dated else None,
             "dataset": version_of(config.data),
+            "tagging": tagging,
             "bigft": __version__,
         },
         [*input_files(config.data), *_template(config.data)],
@@ -220,7 +229,8 @@ def prepare(
             f"the chat template writes the clock: in all rows of this run it is {clock}, on "
             "whatever day it goes on; `bigft predict` writes the present"
         )
-    return Run(config, task, tokenizer, splits, notes, vocabulary["content"], clock)
+    found, content = Tagging.of(vocabulary["tagging"]), vocabulary["content"]
+    return Run(config, task, tokenizer, splits, notes, content, clock, found)
 
 
 def global_batch(config: RunConfig, world_size: int) -> dict[str, int]:

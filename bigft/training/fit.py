@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ class _Rank:
             zero_stage=effective_zero_stage(config),
             trainable_parameters=trainable,
             device=str(world.device),
+            uniform_loss=uniform_loss(run),
         )
         for note in notes:
             self.events.emit("note", text=note)
@@ -237,6 +239,12 @@ def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:
         finest = dtype if run.config.model.is_flash else torch.float32
         check_packing(model, packed, alone, world, finest)
     return choice
+
+
+def uniform_loss(run: Run) -> float:
+    """The loss per target of a model that gives each label, or token, the same probability."""
+    heaviest = max((run.config.optim.class_weights or {}).values(), default=1.0)
+    return max(1.0, heaviest) * math.log(len(run.task.labels) or len(run.tokenizer))
 
 
 def _judged_by(run: Run) -> str:

@@ -79,6 +79,7 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
     clock = clock_of(directory)
     trained = Trained.load(directory, clock=clock)
     task, tokenizer, split = trained.task, trained.tokenizer, _split(config)
+    tagging = trained.tagging
     before = _scores(trained, split)
     del trained
     merged: list[Merged] = []
@@ -92,7 +93,7 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
         write_model(model, tokenizer, state_dict, place)
         check_stored(place, model, state_dict)
         del adapted, model, state_dict
-        after = _scores(Trained.at(config, place, clock), split)
+        after = _scores(Trained.at(config, place, tagging, clock), split)
         merged.append(Merged(dtype, split, before, after))
         report = merged[0]._asdict() | {"difference": merged[0].difference}
         (place / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -28,6 +28,7 @@ from bigft.tasks import TASKS
 from bigft.training.build import Run, global_batch, prepare
 from bigft.training.export import unsaved_generation_fields, write_model
 from bigft.training.optimizers import checkpoint_bytes
+from bigft.training.schedule_notes import schedule_notes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,7 +79,8 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         from bigft.training.checkpoint import checkpoint_to_resume
 
         checkpoint_to_resume(run, directory, launch.world_size)
-    return run
+    order = run.order(global_batch(config, launch.world_size))
+    return replace(run, notes=[*run.notes, *schedule_notes(config, order)])
 
 
 def _skeleton(config: RunConfig, run: Run | None) -> PreTrainedModel | None:

@@ -17,6 +17,7 @@ from bigft.config.load import load_config
 from bigft.config.sections import DataConfig, ModelConfig, RunConfig
 from bigft.data.records import Feature, Record
 from bigft.data.source import SPLITS, files_of
+from bigft.data.tag_spellings import Tagging
 from bigft.models.adapt import load_options
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.heads.labels import labels_by_id
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 class Trained:
     """config: the run's, with the trained model in the place of the pretrained one; of an adapter
     the pretrained one stays, and the tokenizer is the run's.
+    tagging: how the run's training set writes its tags; None where run.json does not say.
     clock: the day that a chat template takes for today; None: the present."""
 
     config: RunConfig
@@ -45,6 +47,7 @@ class Trained:
     tokenizer: PreTrainedTokenizerBase
     model: Any
     world: World
+    tagging: Tagging | None = None
     clock: date | None = None
 
     @classmethod
@@ -60,16 +63,22 @@ class Trained:
         Raises BadInput if the directory holds no run, the run left no model, or the base of its
         adapter is no longer there.
         """
-        directory.read()
+        about = directory.read()
         if not directory.model.is_dir():
             raise BadInput(
                 Problem(str(directory.path), "no model/ in it", "let the run finish first")
             )
         config = load_config(str(directory.config_file), overrides).config
-        return cls.at(config, directory.model, clock)
+        return cls.at(config, directory.model, Tagging.of(about.get("tagging")), clock)
 
     @classmethod
-    def at(cls, config: RunConfig, place: Path, clock: date | None = None) -> Trained:
+    def at(
+        cls,
+        config: RunConfig,
+        place: Path,
+        tagging: Tagging | None = None,
+        clock: date | None = None,
+    ) -> Trained:
         """The same for what a run of that config exported to `place`."""
         choose_accelerator()  # before peft imports deepspeed, which guesses, and tells of it
         check_libraries()
@@ -98,7 +107,7 @@ class Trained:
         if model.dtype == torch.bfloat16 and emulates_bf16(device):
             multiply_in_fp32(model)
         world = World(0, 0, 1, device, None)
-        return cls(config, task, tokenizer, model.to(device).eval(), world, clock)
+        return cls(config, task, tokenizer, model.to(device).eval(), world, tagging, clock)
 
     def evaluate(self, split: str, batch_size: int) -> Evaluation:
         """Scores of one split of the run's data. Raises BadInput if the config names none."""
@@ -110,7 +119,7 @@ class Trained:
             only = {f"{name}_file": () for name in SPLITS}
             data = data.model_copy(update={**only, f"{split}_file": files})
         config = self.config.model_copy(update={"data": data})
-        run: Run = prepare(config, self.task.labels, self.clock)
+        run: Run = prepare(config, self.task.labels, self.tagging, self.clock)
         if split not in run.splits:
             mend = f"there are {', '.join(run.splits)}"
             raise BadInput(Problem("data.dataset_name", f"has no split {split!r}", mend))

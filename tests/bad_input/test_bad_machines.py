@@ -32,17 +32,33 @@ def contents(directory: Path) -> dict[str, bytes]:
 # -- accelerators and ports -----------------------------------------------------------------------
 
 
-def test_fp16_without_a_gpu_is_refused_where_it_would_train(refused: Refused) -> None:
-    assert refused("train.fp16=true", verb="train") == [
-        "command line: train.fp16=true: true, but this machine has no GPU; "
-        "set train.bf16 instead, which CPUs have, or start on a machine with a GPU"
+NO_GPU = (
+    "true, but this machine has no GPU; "
+    "set train.bf16 instead, which CPUs have, or start on a machine with a GPU"
+)
+
+
+def test_fp16_without_a_gpu(refused: Refused) -> None:
+    assert refused("train.fp16=true") == [f"command line: train.fp16=true: {NO_GPU}"]
+
+
+def test_what_this_machine_lacks_is_noted_where_the_run_has_others(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "config.yaml", "train.fp16=true", "--nproc", "4", "--nodes", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"note: refused on this machine: train.fp16: {NO_GPU}",
+        "ok, but not on this machine",
     ]
 
 
-def test_fp16_may_be_checked_on_a_machine_without_a_gpu(notes: Notes) -> None:
-    assert notes("train.fp16=true") == [
-        "refused on this machine: train.fp16: true, but this machine has no GPU; "
-        "set train.bf16 instead, which CPUs have, or start on a machine with a GPU"
+def test_check_refuses_more_ranks_than_gpus(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "choose_accelerator", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert refused(verb="check") == [
+        "ranks: 1 on this machine, which has 0 GPUs; start one rank per GPU at most (--nproc)"
     ]
 
 

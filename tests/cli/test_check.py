@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,46 @@ def test_what_would_run_is_told_in_a_line_each(
         "the first rows of train, targets between \u27e6 and \u27e7:",
         "  [CLS]\u27e6a\u27e7##n ##n\u27e6m\u27e7##e ##t\u27e6b\u27e7##o ##b [SEP]",
         "  [CLS]\u27e6i\u27e7##n\u27e6u\u27e7##l ##m [SEP]",
+        "the first records of train, words with their tags:",
+        "  ann/B-PER met bob/B-PER",
+        "  in ulm/B-LOC",
+        "what has which label in the first 2 records:",
+        "  LOC: ulm",
+        "  PER: ann, bob",
         "labels: O, B-LOC, I-LOC, B-PER, I-PER",
         "3 steps of 8 samples, ranks: 1",
         "ok",
     ]
+
+
+def test_labels_that_are_shifted_by_a_word_are_seen(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("train.jsonl").write_text(
+        '{"tokens": ["ann", "met", "new", "york"], "ner_tags": ["O", "B-PER", "O", "B-LOC"]}\n'
+    )
+    assert main(["check", "config.yaml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  ann met/B-PER new york/B-LOC" in lines
+    assert "  PER: met" in lines
+
+
+def test_what_is_odd_about_tags_spans_and_schedule_is_noted(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [["PER-B", "PER-I", "O"], ["LOC-B", "O", "O"]]
+    for name in ("train", "test"):
+        lines = [json.dumps({"tokens": ["ann", "lee", "left"], "ner_tags": tags}) for tags in rows]
+        Path(f"{name}.jsonl").write_text("\n".join(lines[: 2 if name == "train" else 1]) + "\n")
+    words = ["optim.learning_rate=5", "optim.warmup_steps=500", "train.max_steps=3"]
+    assert main(["check", "config.yaml", *words, "train.num_train_epochs=3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "labels: O, B-LOC, I-LOC, B-PER, I-PER" in lines
+    notes = [line for line in lines if line.startswith("note: ")]
+    expected = ["3 of 4 labels are respelled: ", "1 of 1 records of test occur in train too"]
+    expected += ["optim.learning_rate 5 is far", "the warm-up of 500 steps", "train.max_steps 3 "]
+    for note, beginning in zip(notes, expected, strict=True):
+        assert note.startswith(f"note: {beginning}")
 
 
 def test_a_check_writes_nothing_but_prepared_data(place: Path) -> None:

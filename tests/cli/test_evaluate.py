@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bigft.cli import main
+from bigft.runtime.run_directory import RunDirectory
 
 
 def test_scores_are_one_json_object(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,3 +137,36 @@ def test_arguments_that_are_wrong(
         main(["evaluate", *words])
     assert exit_.value.code == 2
     assert f"bigft evaluate: error: {error}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tagging", "tags", "message"),
+    [
+        (["BIO", None], ["I-PER", "O"], "'I-PER' continues no entity at the beginning"),
+        (["IOB1", None], ["B-PER", "O"], "'B-PER' separates no entities of its type at the beg"),
+        (["BIO", "X-B"], ["O", "PER-I"], "'I-PER' continues no entity after 'O'"),
+    ],
+)
+def test_tags_are_read_as_the_run_read_its_training_set(
+    trained_run: Path,
+    capsys: pytest.CaptureFixture[str],
+    tagging: list[str | None],
+    tags: list[str],
+    message: str,
+) -> None:
+    """Alone, each of these test sets would be read in another scheme, without a word."""
+    RunDirectory("out").update(tagging=tagging)
+    row = {"tokens": ["zoe", "left"], "ner_tags": tags}
+    Path("test.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["evaluate", "out"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_spelling_of_the_run_reads_a_test_set_that_shows_too_little_of_it(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunDirectory("out").update(tagging=["BIO", "X-B"])
+    row = {"tokens": ["zoe", "left"], "ner_tags": ["PER-B", "O"]}
+    Path("test.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["evaluate", "out", "--json"]) == 0
+    assert "f1" in json.loads(capsys.readouterr().out)

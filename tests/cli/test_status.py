@@ -153,6 +153,17 @@ def test_sick_steps_and_saves_that_failed_are_told(
     assert table["failed saves"] == "1 (of late: 100)"
 
 
+def test_a_loss_that_rose_is_told(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = MetricsFile(directory.metrics_file)
+    for step, loss in ((130, 1.0), (140, 7273.0)):
+        metrics({"event": "log", "time": 0.0, "step": step, "loss": loss, "num_targets": 9})
+    warning = "the loss rose from 1 to 7,273: lower optim.learning_rate"
+    assert rows(directory.path, capsys)["warning"] == warning
+    assert as_json(directory.path, capsys)["warning"] == warning
+
+
 @pytest.mark.parametrize(
     ("status_is", "code"), [("finished", 0), ("resumable", 75), ("failed", 1), ("running", 4)]
 )
@@ -187,6 +198,7 @@ def test_scripts_get_the_facts_without_wording(
         "loss": 1.23456,
         "nonfinite_steps": [],
         "failed_saves": [],
+        "warning": None,
         "branched_from": None,
         "latest_checkpoint": None,
         "best_checkpoint": None,

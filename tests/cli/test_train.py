@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from faults.harness import finish
 
 import bigft.cli.train
 from bigft.cli import main
@@ -268,3 +269,25 @@ def test_two_runs_of_one_process_have_a_clock_each(
         words = ["train", "config.yaml", "--nproc", "1", f"train.output_dir={output}"]
         assert main(words) == 0
     assert seen[0] < seen[1]
+
+
+@pytest.mark.distributed
+def test_a_loss_that_explodes_is_told_in_the_last_line_and_in_status(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = {"output_dir": str(place / "out"), "per_device_train_batch_size": 1}
+    config = {
+        "task": "token-classification",
+        "model": {"model_name_or_path": str(place / "model")},
+        "data": {"train_file": str(place / "train.jsonl")},
+        "optim": {"learning_rate": 5},
+        "train": train | {"max_steps": 9, "logging_steps": 1, "save_strategy": "no"},
+    }
+    lines = finish(config, 1).output().splitlines()
+    assert any("optim.learning_rate 5 is far too high" in line for line in lines)
+    last, _, warning = lines[-1].partition("; ")
+    assert last.startswith("finished at step 9 after ")
+    assert warning.startswith("the loss ")
+    assert warning.endswith("lower optim.learning_rate")
+    assert main(["status", "out"]) == 0
+    assert warning in capsys.readouterr().out

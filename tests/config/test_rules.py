@@ -205,12 +205,6 @@ def test_options_that_an_optimizer_does_not_know_are_noted(
     assert load("optim.optim=adamw_torch", f"optim.{key}={value}").notes == []
 
 
-def test_max_steps_wins_over_epochs_with_a_note(load: Load) -> None:
-    assert load("train.num_train_epochs=2", "train.max_steps=9").notes == [
-        "command line: train.max_steps=9: 9 wins over train.num_train_epochs 2"
-    ]
-
-
 def test_a_stated_accumulation_must_make_the_stated_global_batch(load: Load) -> None:
     config = load("train.global_batch_size=32", "train.gradient_accumulation_steps=2").config
     check_batch(config, 2)

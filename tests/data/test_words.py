@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bigft.data.words import split_words
+from bigft.data.words import split_words, within_word
 
 
 def words(text: str, cuts: set[int] | None = None) -> list[str]:
@@ -51,3 +51,24 @@ def test_words_lie_in_order_and_lose_no_visible_character(text: str, cuts: set[i
     assert not any(start < cut < end for start, end in spans for cut in cuts)
     covered = {at for start, end in spans for at in range(start, end)}
     assert all(at in covered for at, character in enumerate(text) if character.isalnum())
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "is_within"),
+    [
+        ("Ibupro", "fen", True),
+        ("Груп", "па", True),
+        ("κα", "λό", True),
+        ("40", "0", True),
+        ("Ibuprofen", " 400", False),
+        ("Ibuprofen", ", 400", False),
+        ("400", "mg", False),
+        ("서울", "에서", False),
+        ("北", "京", False),
+        ("Ⓐ", "Ⓑ", False),
+        ("", "a", False),
+        ("a", "", False),
+    ],
+)
+def test_where_a_word_certainly_goes_on(left: str, right: str, is_within: bool) -> None:
+    assert within_word(left + right, len(left)) == is_within

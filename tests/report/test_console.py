@@ -129,6 +129,10 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
             "finished at step 600 after 5m30s",
         ),
         (
+            {"event": "end", "status": "finished", "step": 6, "warning": "the loss rose"},
+            "finished at step 6; the loss rose",
+        ),
+        (
             {"event": "end", "status": "failed", "why": "loss is NaN", "exit_code": 1},
             "failed: loss is NaN",
         ),

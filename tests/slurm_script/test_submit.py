@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,11 +43,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, list[str], int]]:
-    """Config, overrides and ranks of every check that was asked for."""
+    """Config, overrides and ranks of every check for other machines that was asked for."""
     asked: list[tuple[str | None, list[str], int]] = []
-    monkeypatch.setattr(
-        check, "run", lambda args: asked.append((args.config, args.overrides, args.nproc))
-    )
+
+    def show(args: Any, elsewhere: bool) -> None:
+        assert elsewhere
+        asked.append((args.config, args.overrides, args.nproc))
+
+    monkeypatch.setattr(check, "show", show)
     return asked
 
 

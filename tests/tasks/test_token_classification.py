@@ -13,6 +13,9 @@ from tiny import LABELS, byte_tokenizer, letter_tokenizer, tiny_model
 from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
 from bigft.data.records import IGNORE_INDEX, Feature, Record
+from bigft.data.tag_schemes import Scheme
+from bigft.data.tag_spellings import Tagging
+from bigft.tasks.protocol import Reading
 from bigft.tasks.token_classification import TokenClassification
 from bigft.tasks.token_windows import NO_WORD
 
@@ -279,6 +282,43 @@ def test_reading_makes_one_scheme_of_all_splits_and_labels_of_the_training_set(
         "validation": [["B-PER"]],
     }
     assert labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+
+
+@pytest.mark.parametrize(
+    ("label_list", "labels"),
+    [
+        (None, ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]),
+        (["LOC_B", "PER_B", "O", "PER_I"], ["B-LOC", "B-PER", "O", "I-PER"]),  # as numbered there
+    ],
+)
+def test_tags_in_another_spelling_are_read_as_bio_in_all_splits(
+    tmp_path: Path, label_list: list[str] | None, labels: list[str]
+) -> None:
+    train, dev = tmp_path / "train.conll", tmp_path / "dev.conll"
+    train.write_text("ann PER_B\nlee PER_I\nis O\n\nrome LOC_B\n")
+    dev.write_text("bob PER_B\n")
+    reading = Reading()
+    files = {"train_file": str(train), "validation_file": str(dev), "label_list": label_list}
+    splits, found = TokenClassification.read(config(data=files), reading)
+    tags = {name: [one.fields["tags"] for one in records] for name, records in splits.items()}
+    assert tags == {"train": [["B-PER", "I-PER", "O"], ["B-LOC"]], "validation": [["B-PER"]]}
+    assert found == labels
+    assert reading.tagging == Tagging(Scheme.BIO, "X_B")
+    assert [note.partition(":")[0] for note in reading.notes] == ["3 of 4 labels are respelled"]
+
+
+def test_a_tag_that_breaks_the_scheme_names_scheme_and_spelling(tmp_path: Path) -> None:
+    train, dev = tmp_path / "train.conll", tmp_path / "dev.conll"
+    train.write_text("ann PER_B\nlee PER_I\nis O\n\nrome LOC_B\n")
+    dev.write_text("is O\nlee PER_I\n")
+    with pytest.raises(BadInput) as caught:
+        TokenClassification.read(
+            config(data={"train_file": str(train), "validation_file": str(dev)})
+        )
+    assert str(caught.value) == (
+        f"{dev}:2: 'I-PER' continues no entity after 'O'; "
+        "mend the tag; the training set is read as BIO in X_B"
+    )
 
 
 def test_the_model_is_told_the_labels() -> None:

@@ -12,12 +12,8 @@ from bigft.config.errors import BadInput
 from bigft.data.formats import ReadOptions, read_records
 from bigft.data.records import Record
 from bigft.data.tag_schemes import Scheme, detect_scheme
-from bigft.tasks.token_fields import (
-    label_set,
-    normalise,
-    tag_sequences,
-    to_bio_records,
-)
+from bigft.data.tag_spellings import Tagging
+from bigft.tasks.token_fields import label_set, normalise, tag_sequences, to_bio_records
 
 
 def records(*rows: dict[str, Any]) -> list[Record]:
@@ -244,8 +240,9 @@ def test_spans_become_bio_tags(field: str, found: Any) -> None:
 
 
 def test_a_span_within_a_word_cuts_it() -> None:
-    tags = spans("Berlinreise", span(0, 6, "LOC"), span(6, 9, "X"))
-    assert tags == [("Berlin", "B-LOC"), ("rei", "B-X"), ("se", "O")]
+    whole = [span(start, start + 3) for start in range(12, 36, 4)]
+    tags = spans("Berlinreise Ulm Rom Lom Ulm Rom Lom", span(0, 6, "LOC"), span(6, 9, "X"), *whole)
+    assert tags[:3] == [("Berlin", "B-LOC"), ("rei", "B-X"), ("se", "O")]
 
 
 def test_adjacent_spans_stay_apart_in_any_order() -> None:
@@ -311,7 +308,7 @@ def test_labels_of_spans_are_held_against_the_label_list() -> None:
 
 def test_any_scheme_becomes_bio_and_nulls_stay_where_they_are() -> None:
     given = tagged(["I-X", None, "I-X", "B-X"], [None, "O"])
-    converted = to_bio_records(given, Scheme.IOB1)
+    converted = to_bio_records(given, Tagging(Scheme.IOB1))
     assert [record.fields["tags"] for record in converted] == [
         ["B-X", None, "I-X", "B-X"],
         [None, "O"],
@@ -322,12 +319,12 @@ def test_any_scheme_becomes_bio_and_nulls_stay_where_they_are() -> None:
 
 def test_tags_without_a_scheme_stay() -> None:
     given = tagged(["I-X", "NOUN"])
-    assert to_bio_records(given, Scheme.NONE) == given
+    assert to_bio_records(given, Tagging(Scheme.NONE)) == given
 
 
 def test_what_breaks_the_scheme_is_refused_by_its_place() -> None:
     with pytest.raises(BadInput) as caught:
-        to_bio_records(tagged(["O", None, "I-X"], ["O"], ["I-Y"]), Scheme.BIO)
+        to_bio_records(tagged(["O", None, "I-X"], ["O"], ["I-Y"]), Tagging(Scheme.BIO))
     assert str(caught.value).splitlines() == [
         "a.jsonl:1: token 3: 'I-X' continues no entity after 'O'; "
         "mend the tag; the training set is read as BIO",
@@ -338,7 +335,7 @@ def test_what_breaks_the_scheme_is_refused_by_its_place() -> None:
 
 def test_scheme_problems_are_cut_at_twenty() -> None:
     with pytest.raises(BadInput) as caught:
-        to_bio_records(tagged(*[["I-X"]] * 30), Scheme.BIO)
+        to_bio_records(tagged(*[["I-X"]] * 30), Tagging(Scheme.BIO))
     assert len(caught.value.problems) == 21
     assert "... and more" in str(caught.value)
 
@@ -379,7 +376,7 @@ def test_published_corpora_have_their_types(
     asked = {"text_column_name": None, "label_column_name": None} | columns
     given = normalise(raw, **asked, label_list=None, split="train")
     assert detect_scheme(tag_sequences(given)) == scheme
-    converted = to_bio_records(given, Scheme(scheme))
+    converted = to_bio_records(given, Tagging(Scheme(scheme)))
     assert len(label_set(converted)) == 1 + 2 * types
     assert [len(r.fields["tags"]) for r in converted] == [len(r.fields["tokens"]) for r in raw]
 

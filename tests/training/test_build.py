@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tiny import LABELS, byte_tokenizer, save_tiny, tiny_model
 from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
 from bigft.data.formats.arrow import NULLS_LEFT_OUT
+from bigft.data.tag_schemes import Scheme
+from bigft.data.tag_spellings import Tagging
 from bigft.tasks.token_classification import TokenClassification
 from bigft.training.build import Run, global_batch, prepare, versions
 
@@ -66,9 +69,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     seen: list[RunConfig] = []
     read = TokenClassification.read
 
-    def counted(config: RunConfig) -> Any:
+    def counted(config: RunConfig, *reading: Any) -> Any:
         seen.append(config)
-        return read(config)
+        return read(config, *reading)
 
     monkeypatch.setattr(TokenClassification, "read", counted)
     return seen
@@ -195,6 +198,20 @@ def test_an_option_that_changes_no_row_does_not(
     prepare(config())
     prepare(config(**{section: {key: value}}))
     assert len(reads) == 1
+
+
+def test_how_the_training_set_writes_its_tags_comes_from_the_cache_too(
+    config: Callable[..., RunConfig], tmp_path: Path, reads: list[RunConfig]
+) -> None:
+    write(tmp_path / "train.jsonl", [(["ann", "lee", "x"], ["PER_B", "PER_I", "O"])])
+    write(tmp_path / "dev.jsonl", [(["bob"], ["PER_B"])])
+    first, second = prepare(config()), prepare(config())
+    assert len(reads) == 1
+    assert first.tagging == second.tagging == Tagging(Scheme.BIO, "X_B")
+    for tagging in (Tagging(Scheme.BIO, "X_B"), Tagging(Scheme.IOBES, "X_B")):  # of a model
+        with suppress(BadInput):
+            prepare(config(), first.task.labels, tagging)
+    assert len(reads) == 3
 
 
 # -- the fingerprint of the data ----------------------------------------------------------------

@@ -1,0 +1,110 @@
+"""How a corpus writes its tags: PER-B, B_PER, b-per; recognised, and rewritten as B-PER."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from bigft.data.tag_schemes import OUTSIDE, PREFIXES, Scheme, detect_scheme, scheme_violations
+
+# Where the prefix (B) and the type (X) stand, and what separates them. Capitals do not matter.
+SPELLINGS = tuple(form for mark in "-_:./| " for form in (f"B{mark}X", f"X{mark}B"))
+OUTSIDE_NAMES = frozenset({"o", "0", "out", "outside", "other", "none", "null", "_", "-", "*"})
+# Of the words with a type. Plain labels that only look like tags (E_coli, S_aureus) break every
+# scheme at most of their words; five published corpora break their own at none.
+MAX_BROKEN_SHARE = 0.1
+SHOWN = 5  # labels that a note names
+
+
+class Tagging(NamedTuple):
+    """How a training set writes its tags; every split of its run is read so.
+
+    spelling: one of SPELLINGS; None: as bigft.data.tag_schemes reads them.
+    """
+
+    scheme: Scheme
+    spelling: str | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[Any] | None) -> Tagging | None:
+        """What JSON made of one."""
+        return None if values is None else cls(Scheme(values[0]), values[1])
+
+    def __str__(self) -> str:
+        return f"{self.scheme}" if self.spelling is None else f"{self.scheme} in {self.spelling}"
+
+
+def detect_tagging(sequences: Sequence[Sequence[str]]) -> Tagging:
+    """The scheme, and the spelling where B-X and O are written otherwise.
+
+    Another spelling must read every label, two with a type at least, and the tags must then keep a
+    scheme but for MAX_BROKEN_SHARE. What is in no spelling is plain: the scheme "none".
+
+    Args:
+        sequences: the tags of a whole training set.
+    """
+    scheme = detect_scheme(sequences)
+    if scheme is not Scheme.NONE:
+        return Tagging(scheme)
+    counts = Counter(tag for tags in sequences for tag in tags)
+    best, least = Tagging(Scheme.NONE), MAX_BROKEN_SHARE
+    for spelling in SPELLINGS:
+        read = {tag: _read(tag, spelling) for tag in counts}
+        typed = {tag for tag in read.values() if tag not in (None, OUTSIDE)}
+        if None in read.values() or len(typed) < 2:
+            continue
+        usual = [respelled(tags, spelling) for tags in sequences]
+        scheme = detect_scheme(usual)
+        num_broken = sum(len(scheme_violations(tags, scheme)) for tags in usual)
+        share = num_broken / sum(count for tag, count in counts.items() if read[tag] != OUTSIDE)
+        if share < least:
+            best, least = Tagging(scheme, spelling), share
+    return best
+
+
+def respelled(tags: Iterable[str], spelling: str | None) -> list[str]:
+    """The tags as B-X and O; those that are not of this spelling stay as they are."""
+    if spelling is None:
+        return list(tags)
+    return [_read(tag, spelling) or tag for tag in tags]
+
+
+def tagging_notes(tagging: Tagging, sequences: Iterable[Sequence[str]]) -> list[str]:
+    """How a training set's labels were understood, where that needs a word: in another spelling,
+    or as plain labels, of which one names what is outside of entities or looks like a tag."""
+    labels = sorted({tag for tags in sequences for tag in tags})
+    if tagging.spelling is not None:
+        read = respelled(labels, tagging.spelling)
+        changed = [f"{a} as {b}" for a, b in zip(labels, read, strict=True) if a != b]
+        return [f"{len(changed)} of {len(labels)} labels are respelled: {_listed(changed)}"]
+    outside = [name for name in labels if name.isalnum() and name.lower() in OUTSIDE_NAMES]
+    tags = [name for name in labels if _looks_like_a_tag(name)]
+    if tagging.scheme is not Scheme.NONE or not (outside or tags):
+        return []
+    note = f"the {len(labels)} labels are read as plain ones ({_listed(labels)})"
+    if tags:
+        note += f", {len(tags)} of them in the form of a tag ({_listed(tags)})"
+    note += ": words are scored, not entities; if entities are meant, write all labels as "
+    return [note + f"{OUTSIDE}, B-X and I-X"]
+
+
+def _read(tag: str, spelling: str) -> str | None:
+    """The tag as B-X or O; None where it is not of the spelling."""
+    if tag.lower() in OUTSIDE_NAMES:
+        return OUTSIDE
+    mark = spelling[1]
+    if spelling.startswith("B"):
+        prefix, _, entity_type = tag.partition(mark)
+    else:
+        entity_type, _, prefix = tag.rpartition(mark)
+    known = prefix.upper() in PREFIXES and entity_type
+    return f"{prefix.upper()}-{entity_type}" if known else None
+
+
+def _looks_like_a_tag(label: str) -> bool:
+    return any(_read(label, spelling) not in (None, OUTSIDE) for spelling in SPELLINGS)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,0 +1,113 @@
+"""Tags that are written otherwise are read as what they are; labels that only look so are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from bigft.data.tag_schemes import Scheme
+from bigft.data.tag_spellings import (
+    SPELLINGS,
+    Tagging,
+    detect_tagging,
+    respelled,
+    tagging_notes,
+)
+
+PLAIN = Tagging(Scheme.NONE)
+BIO = [["B-PER", "I-PER", "O"], ["B-GPE_LOC-2", "I-GPE_LOC-2", "B-PER"]]
+IOBES = [["B-PER", "E-PER", "O"], ["S-GPE_LOC-2", "O", "B-PER", "I-PER", "E-PER"]]
+IOB1 = [["I-PER", "B-PER", "O"], ["I-GPE_LOC-2", "O"]]
+
+
+def written(tag: str, spelling: str) -> str:
+    if tag == "O":
+        return tag
+    prefix, _, entity_type = tag.partition("-")
+    return spelling.replace("B", "\0").replace("X", entity_type).replace("\0", prefix)
+
+
+@pytest.mark.parametrize(("scheme", "usual"), [("BIO", BIO), ("IOBES", IOBES), ("IOB1", IOB1)])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("small", [False, True])
+def test_any_spelling_is_read_as_the_usual_one(
+    scheme: str, usual: list[list[str]], spelling: str, small: bool
+) -> None:
+    """Types hold hyphens and underscores, as the spellings do."""
+    corpus = [[written(tag, spelling) for tag in tags] for tags in usual]
+    if small:
+        usual = [[f"{tag[:1]}{tag[1:].lower()}" for tag in tags] for tags in usual]
+        corpus = [[tag.lower() for tag in tags] for tags in corpus]
+    found = detect_tagging(corpus)
+    assert found.scheme == scheme
+    assert [respelled(tags, found.spelling) for tags in corpus] == usual
+    expected = None if spelling == "B-X" and not small else spelling
+    assert found.spelling == expected
+
+
+@pytest.mark.parametrize("outside", ["o", "0", "OUT", "Other", "_", "*"])
+def test_what_is_outside_may_have_another_name(outside: str) -> None:
+    corpus = [["B-PER", "I-PER", outside, outside], [outside] * 5]
+    assert detect_tagging(corpus) == Tagging(Scheme.BIO, "B-X")
+    assert respelled(corpus[0], "B-X") == ["B-PER", "I-PER", "O", "O"]
+
+
+def test_tags_that_are_usual_but_for_a_few_are_not_respelled() -> None:
+    corpus = [["B-PER", "I-PER"], ["B-LOC", "O"], ["B_LOC", "o"]]
+    assert detect_tagging(corpus) == Tagging(Scheme.BIO)
+    assert respelled(corpus[2], None) == ["B_LOC", "o"]
+
+
+LOOK_ALIKES = {
+    "bacteria": [["E_coli", "O", "S_aureus", "O"], ["B_subtilis", "O", "E_coli"]],
+    "hepatitis": [["HEPATITIS-B", "O", "HEPATITIS-E"], ["O", "HEPATITIS-B"]],
+    "vitamins, one a letter of no scheme": [["VITAMIN_B", "O"], ["VITAMIN_C", "VITAMIN_B"]],
+    "one label is no evidence": [["PLAN-B", "O", "O"], ["O", "PLAN-B"]],
+    "two spellings": [["B-PER", "I-PER", "B_LOC", "I_LOC", "O"]],
+    "a plain one among them": [["PER-B", "PER-I", "O", "MISC"]],
+}
+
+
+@pytest.mark.parametrize("corpus", LOOK_ALIKES.values(), ids=LOOK_ALIKES)
+def test_labels_of_which_some_only_look_like_tags_stay_plain_with_a_note(
+    corpus: list[list[str]],
+) -> None:
+    assert detect_tagging(corpus) == PLAIN
+    (note,) = tagging_notes(PLAIN, corpus)
+    assert "of them in the form of a tag" in note
+    assert note.endswith("if entities are meant, write all labels as O, B-X and I-X")
+
+
+def test_plain_labels_with_one_for_outside_are_noted() -> None:
+    corpus = [["DRUG", "O", "O"], ["O", "DISEASE"]]
+    assert detect_tagging(corpus) == PLAIN
+    assert tagging_notes(PLAIN, corpus) == [
+        "the 3 labels are read as plain ones (DISEASE, DRUG, O): words are scored, not entities; "
+        "if entities are meant, write all labels as O, B-X and I-X"
+    ]
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [
+        [["NOUN", "VERB", "PUNCT", "X", "_"]],
+        [["NN", ",", "-LRB-", ".", ":", "PRP$", "``"]],
+        [["B-PER", "I-PER", "O"]],
+        [["O", "O"]],
+        [],
+    ],
+)
+def test_parts_of_speech_and_usual_tags_need_no_note(corpus: list[list[str]]) -> None:
+    assert tagging_notes(detect_tagging(corpus), corpus) == []
+
+
+def test_what_was_respelled_is_noted() -> None:
+    corpus = [["PER-B", "PER-I", "O"]]
+    assert tagging_notes(detect_tagging(corpus), corpus) == [
+        "2 of 3 labels are respelled: PER-B as B-PER, PER-I as I-PER"
+    ]
+
+
+def test_a_tagging_comes_back_from_json() -> None:
+    for tagging in (Tagging(Scheme.IOB1), Tagging(Scheme.BIO, "X_B")):
+        assert Tagging.of([str(tagging.scheme), tagging.spelling]) == tagging
+    assert Tagging.of(None) is None
