@@ -203,8 +203,8 @@ def test_class_weights_of_a_label_that_does_not_exist(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("length", "answer"),
     [
-        (65, "65 tokens, but the model takes 64; "
-         "give at most 64; longer samples are cut"),
+        (65, "65 tokens, but the model takes 64: max_position_embeddings in config.json "
+         "(model.config_overrides overrides it); give at most 64; longer samples are cut"),
         (2, "2, but 2 special tokens go in first; give at least 3"),
     ],
 )  # fmt: skip
