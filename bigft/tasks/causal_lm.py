@@ -111,6 +111,7 @@ class CausalLM:
         ]
         if lost:
             notes.append(f"are cut at {self._max_length} tokens: {self._cut_by}")
+        notes = [*rows[-1].notes, *notes]
         return [*rows[:-1], replace(rows[-1], lost_targets=lost, notes=tuple(notes))]
 
     def _rendered(self, record: Record) -> list[Rendered]:
