@@ -184,13 +184,13 @@ def _targets(model: PreTrainedModel, asked: Any, key: str) -> Any:
         if not matched
     ]
     of_head = set(_inside_of(model, head_modules(model)))
-    tied = set(_tied(model))
+    tied = _tied(model)
     for entry, matched in entries.items():
         if matched and of_head.issuperset(matched):
             what = f"{entry!r} is the new head, which is trained in full anyway"
             problems.append(Problem(key, what, "leave it out"))
-        if shared := tied.intersection(matched):
-            problems.append(_of_tied(key, shared.pop(), tied))
+        if shared := next((name for name in matched if name in tied), None):
+            problems.append(_of_tied(key, shared, tied[shared]))
     if problems:
         raise BadInput(problems)
     return asked if isinstance(asked, str) else list(asked)
@@ -199,14 +199,14 @@ def _targets(model: PreTrainedModel, asked: Any, key: str) -> Any:
 def _check_modules_to_save(model: PreTrainedModel, asked: Sequence[str]) -> None:
     names = [name for name, _ in model.named_modules() if name]
     problems = []
-    tied = set(_tied(model))
+    tied = _tied(model)
     for entry in asked:
         matched = _ending_with(entry, names)
         if not matched:
             what = f"{entry!r} matches no module"
             problems.append(Problem("adapt.modules_to_save", what, _nearest(entry, names)))
-        elif shared := tied.intersection(matched):
-            problems.append(_of_tied("adapt.modules_to_save", shared.pop(), tied))
+        elif shared := next((name for name in matched if name in tied), None):
+            problems.append(_of_tied("adapt.modules_to_save", shared, tied[shared]))
     if problems:
         raise BadInput(problems)
 
@@ -241,16 +241,22 @@ def _inside_of(model: PreTrainedModel, modules: Sequence[str]) -> list[str]:
     ]
 
 
-def _tied(model: PreTrainedModel) -> list[str]:
-    """Input and output embeddings, if they are one parameter."""
-    below, above = model.get_input_embeddings(), model.get_output_embeddings()
-    weights = [getattr(module, "weight", None) for module in (below, above)]
-    if weights[0] is None or weights[0] is not weights[1]:
-        return []
-    return [name for name, module in model.named_modules() if module is below or module is above]
+def _tied(model: PreTrainedModel) -> dict[str, list[str]]:
+    """Of each module whose weight is that of others too, as embeddings and head, these others."""
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            holders.setdefault(id(weight), []).append(name)
+    return {
+        name: [other for other in names if other != name]
+        for names in holders.values()
+        if len(names) > 1
+        for name in names
+    }
 
 
-def _of_tied(key: str, name: str, tied: set[str]) -> Problem:
-    other = ", ".join(sorted(tied - {name}))
-    what = f"{name} shares its weight with {other}: an adapter would change one of them only"
+def _of_tied(key: str, name: str, others: list[str]) -> Problem:
+    what = f"{name} shares its weight with {', '.join(others)}: "
+    what += "an adapter would change one of them only"
     return Problem(key, what, "leave it out, or train with adapt.method full")

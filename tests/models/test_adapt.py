@@ -265,6 +265,23 @@ def test_what_would_match_nothing_or_be_lost_is_refused(
     assert line.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "key", "asked", "first"),
+    [
+        ("t5", "target_modules", ["q", "embed_tokens"], "encoder.embed_tokens"),
+        ("bart", "modules_to_save", ["shared"], "model.shared"),
+        ("m2m_100", "target_modules", r".*decoder\.embed_tokens", "model.decoder.embed_tokens"),
+    ],
+)
+def test_embeddings_of_both_sides_that_are_one_are_not_adapted(
+    architecture: str, key: str, asked: Any, first: str
+) -> None:
+    """Merged, one side's adapter would change the other side and the head."""
+    (line,) = refusal(tiny_seq2seq(architecture), "lora", **{key: asked})
+    assert line.startswith(f"adapt.{key}: {first} shares its weight with ")
+    assert "lm_head" in line.partition("shares its weight with")[2]
+
+
 def test_what_is_trained_and_not_saved_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import peft
 
