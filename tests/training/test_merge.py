@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training.adapters import finished_run
 
 from bigft.config.errors import BadInput
@@ -124,6 +124,23 @@ def test_a_base_that_is_gone_is_named(place: Path) -> None:
     (place / "model").rename(place / "elsewhere")
     with pytest.raises(BadInput, match=r"model.model_name_or_path: there is no directory"):
         Trained.load(directory)
+
+
+def test_an_adapter_that_does_not_fit_its_base_is_refused_with_all_that_peft_says(
+    place: Path,
+) -> None:
+    """Behind a first line that says nothing it names the weights."""
+    directory, _, _ = finished_run("adapt.method=lora")
+    path = directory.model / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("query.lora_A.weight"))
+    save_file(tensors | {name: tensors[name][:, :-1].contiguous()}, path, {"format": "pt"})
+    with pytest.raises(BadInput) as caught:
+        Trained.load(directory)
+    (line,) = str(caught.value).splitlines()
+    assert "its adapter cannot be loaded (RuntimeError: Error(s) in loading state_dict" in line
+    assert "query.lora_A" in line
+    assert "size mismatch" in line
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "prompt", "p-tuning", "ia3"])
