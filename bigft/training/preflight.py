@@ -108,7 +108,7 @@ def check_export(run: Run, model: PreTrainedModel) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             write_model(model, run.tokenizer, {}, Path(folder, "model"))
-        except Exception as error:  # of every kind: configs, tokenizers and adapters save themselves
+        except Exception as error:  # of every kind: configs, tokenizers, adapters
             what = f"it could be trained, but not saved ({reason(error)})"
             mend = "correct the file of the model or the key of the config that this is about"
             raise BadInput(Problem("model.model_name_or_path", what, mend)) from error
@@ -116,8 +116,8 @@ def check_export(run: Run, model: PreTrainedModel) -> list[str]:
         return []
     fields = ", ".join(f"{name} {value}" for name, value in unsaved.items())
     return [
-        f"the base's generation config has {fields}, which does nothing beside its other fields: "
-        "model/ is written without it"
+        f"the base's generation config has {fields}, which transformers refuses to save beside its "
+        "other fields: model/ is written without"
     ]
 
 
