@@ -110,7 +110,8 @@ def renamed(*pairs: tuple[str, str]) -> Callable[[Weights], None]:
     ("name", "auto_class", "change", "config", "misfit"),
     [
         ("llama", CAUSAL, without("lm_head.weight"), {}, "lm_head.weight (missing)"),
-        ("t5", SEQ2SEQ, without("shared.weight"), {}, "shared.weight"),
+        ("t5", SEQ2SEQ, without("shared.weight"), {},
+         "decoder.embed_tokens.weight, encoder.embed_tokens.weight, lm_head.weight and 1 more"),
         ("llama", CAUSAL, without("model.norm.weight"), {}, "model.norm.weight (missing)"),
         ("qwen2", CAUSAL, without("model.embed_tokens.weight"), {}, "model.embed_tokens.weight"),
         ("bert", TOKENS, without("classifier.weight"), {}, "classifier.weight (missing)"),
