@@ -68,10 +68,10 @@ def test_an_override_may_say_how_the_files_are_read(
     trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = {"words": ["ann", "left"], "labels": ["B-PER", "O"]}
-    Path("other.txt").write_text(json.dumps(row) + "\n")
+    Path("other.txt").write_text((json.dumps(row) + "\n") * 2)
     words = ["data.format=jsonl", "data.text_column_name=words", "data.label_column_name=labels"]
     assert main(["evaluate", "out", "data.test_file=other.txt", *words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["samples"] == 1
+    assert json.loads(capsys.readouterr().out)["samples"] == 2
 
 
 @pytest.mark.parametrize(
