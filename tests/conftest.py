@@ -15,7 +15,7 @@ from bigft.runtime.signals import STOP_SIGNALS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MINILM = REPOSITORY / "models" / "all-MiniLM-L6-v2"
-# A shell that starts the tests in the background has Ctrl-C ignored by them, and by what they start.
+# A shell that starts tests in the background has Ctrl-C ignored by them and by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 CONFIG = """\
 task: token-classification

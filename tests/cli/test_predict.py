@@ -89,7 +89,7 @@ def test_lines_that_cannot_be_used_cost_no_other_line_its_answer(
         assert [line.split(": ")[0] for line in printed.err.splitlines()] == [
             "texts:2",
             "texts:4",
-            "texts:6:10",
+            "texts:6:9",
         ]
 
 

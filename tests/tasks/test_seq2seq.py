@@ -7,56 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from tasks.seq2seq import config, record, refusal, task
 from tiny_seq2seq import EOS, eos_tokenizer, marian_tokenizer, tiny_seq2seq
 from transformers import MBart50Tokenizer, MBartTokenizer, NllbTokenizer
 
-from bigft.config.errors import BadInput
-from bigft.config.sections import RunConfig
-from bigft.data.records import IGNORE_INDEX, Record
-from bigft.tasks.round_trip import UNKNOWN
+from bigft.data.records import IGNORE_INDEX
 from bigft.tasks.seq2seq import Seq2Seq
 
 EN_ZH = {"source_lang": "en_XX", "target_lang": "zh_CN"}
 EN_ZHO = {"source_lang": "en", "target_lang": "zho"}
 ENG_ZHO = {"source_lang": "eng_Latn", "target_lang": "zho_Hans"}
-
-
-def config(**sections: dict[str, Any]) -> RunConfig:
-    given: dict[str, Any] = {
-        "task": {"name": "seq2seq"},
-        "model": {"model_name_or_path": "unused"},
-        "train": {"output_dir": "unused"},
-    }
-    for name, keys in sections.items():
-        given[name] = given.get(name, {}) | keys
-    return RunConfig.model_validate(given)
-
-
-def task(
-    tokenizer: Any = None,
-    model: Any = None,
-    max_length: int | None = None,
-    **options: Any,
-) -> Seq2Seq:
-    """With its head attached to `model`, or to a tiny T5."""
-    short = {"max_target_length": 32, "generation": {"max_new_tokens": 8}}
-    settings = config(task=short | options)
-    one = Seq2Seq(settings, tokenizer or eos_tokenizer(), [], max_length)
-    one.attach_head(model or tiny_seq2seq())
-    return one
-
-
-def record(source: str, target: str, index: int = 0) -> Record:
-    return Record(index, {"source": source, "target": target}, "train.tsv", index + 1)
-
-
-def refusal(call: Any, *args: Any, **keys: Any) -> str:
-    with pytest.raises(BadInput) as caught:
-        call(*args, **keys)
-    return str(caught.value)
-
-
-# -- encode -------------------------------------------------------------------------------------
 
 
 def test_source_and_target_are_rows_of_their_own_lengths() -> None:
@@ -278,45 +238,6 @@ def test_an_answer_is_told_beside_its_source() -> None:
     part |= {"loss": 2.0, "targets": 3, "correct": 1}
     expected = {"source": "abc", "reference": "xy", **part}
     assert task().stitch([part], record("abc", "xy")) == expected
-
-
-def test_an_answer_is_compared_with_what_was_learnt(tmp_path: Path) -> None:
-    """Not with characters that the tokenizer has no token for, which no model could write."""
-    one = task(marian_tokenizer(tmp_path))
-    part = {"generated": "你好", "loss": 2.0, "targets": 3, "correct": 1}
-    (feature,) = one.encode(record("abc", "你{好}"))
-    assert feature.notes == (UNKNOWN.format(token="<unk>"),)
-    prediction = one.stitch([part], record("abc", "你{好}"))
-    assert prediction["reference"] == "你好"
-    metric = one.metric()
-    metric.update([prediction], [record("abc", "你{好}")])
-    assert metric.compute()["chrf"] == 100
-
-
-def test_a_target_that_is_cut_is_compared_and_looked_at_as_a_whole(tmp_path: Path) -> None:
-    one = task(marian_tokenizer(tmp_path), max_target_length=3)
-    (feature,) = one.encode(record("abc", "你好你好{"))
-    assert feature.lost_targets > 0
-    assert feature.notes == (UNKNOWN.format(token="<unk>"),)
-    part = {"generated": "", "loss": 2.0, "targets": 3, "correct": 1}
-    assert one.stitch([part], record("abc", "你好你好{"))["reference"] == "你好你好"
-
-
-def test_an_answer_is_written_as_it_was_learnt() -> None:
-    """Where the tokenizer's own decoding would move its punctuation."""
-    tokenizer = eos_tokenizer(merges=[("\u0120", ",")], clean_up_tokenization_spaces=True)
-    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
-    model = tiny_seq2seq("bart", vocab_size=264)
-    one = task(tokenizer, model)
-    (feature,) = one.encode(record("ab", "a , b"))
-    assert tokenizer.decode(feature.labels_T) == " a, b</s>"
-    assert one.preview(feature)[1] == (" a , b</s>", True)
-    part = {"generated": "a , b", "loss": 2.0, "targets": 3, "correct": 1}
-    assert one.stitch([part], record("ab", "a , b"))["reference"] == "a , b"
-    with torch.no_grad():  # of a model that writes nothing but " ,"
-        model.final_logits_bias.fill_(-100)[0, tokenizer.convert_tokens_to_ids("\u0120,")] = 0
-    (answer,) = one.answer(model, one.collate([feature]))
-    assert answer["generated"] == " ,".join([""] * 9).strip()
 
 
 def test_the_metric_has_bleu_only_where_text_is_generated() -> None:

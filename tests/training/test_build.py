@@ -214,9 +214,6 @@ def test_how_the_training_set_writes_its_tags_comes_from_the_cache_too(
     assert len(reads) == 3
 
 
-# -- the fingerprint of the data ----------------------------------------------------------------
-
-
 def test_the_fingerprint_of_the_data_does_not_depend_on_where_it_lies(
     config: Callable[..., RunConfig], reads: list[RunConfig], tmp_path: Path
 ) -> None:
