@@ -28,7 +28,8 @@ def test_a_target_that_is_cut_is_compared_and_looked_at_as_a_whole(tmp_path: Pat
     one = task(marian_tokenizer(tmp_path), max_target_length=3)
     (feature,) = one.encode(record("abc", "你好你好{"))
     assert feature.lost_targets > 0
-    assert feature.notes == (UNKNOWN.format(token="<unk>"),)
+    cut = "have their target cut at 3 tokens: task.max_target_length"
+    assert feature.notes == (UNKNOWN.format(token="<unk>"), cut)
     part = {"generated": "", "loss": 2.0, "targets": 3, "correct": 1}
     assert one.stitch([part], record("abc", "你好你好{"))["reference"] == "你好你好"
 

@@ -154,7 +154,7 @@ def test_an_adapter_is_complete_by_itself(method: str, place: Path) -> None:
     assert names >= {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}
     assert "model.safetensors" not in names
     config = PeftConfig.from_pretrained(directory.model)
-    assert config.base_model_name_or_path == "model"
+    assert config.base_model_name_or_path == str(place / "model")
     assert config.inference_mode
     assert not model.active_peft_config.inference_mode  # it may go on to train
     described = transformers.AutoConfig.from_pretrained(directory.model)
