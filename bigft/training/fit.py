@@ -64,6 +64,7 @@ def fit(
     train, started = run.config.train, time.monotonic()
     log = directory.log_file(world.rank)
     with Watchdog(world, run.config.parallel.ddp_timeout, log, hangs) as watchdog:
+        _check_same_data(run, world)
         fingerprint = resume_fingerprint(run, world.size, arithmetic(world))
         limit, strict = train.save_total_limit, run.config.checkpoint.strict
         store = CheckpointStore(directory, world, limit, fingerprint, strict, watchdog.tick)
@@ -245,6 +246,16 @@ def uniform_loss(run: Run) -> float:
     """The loss per target of a model that gives each label, or token, the same probability."""
     heaviest = max((run.config.optim.class_weights or {}).values(), default=1.0)
     return max(1.0, heaviest) * math.log(len(run.task.labels) or len(run.tokenizer))
+
+
+def _check_same_data(run: Run, world: World) -> None:
+    """Raises BadInput, on all ranks, where ranks that prepared the data apart made other rows.
+    Collective."""
+    read = world.gather(run.data_fingerprint)
+    if odd := [rank for rank, fingerprint in enumerate(read) if fingerprint != read[0]]:
+        what = f"rank {', '.join(map(str, odd))} made other training rows of it than rank 0"
+        mend = "give all nodes the same files, and start them on the same day where a chat template"
+        raise BadInput(Problem("data", what, f"{mend} writes the date"))
 
 
 def _judged_by(run: Run) -> str:

@@ -40,6 +40,11 @@ def train(
     ]
 
 
+def train_apart(world: World, configs: list[dict[str, Any]]) -> list[Any]:
+    """Each rank runs the config of its number."""
+    return train(world, configs[world.rank : world.rank + 1])
+
+
 def train_averaging_per_micro_batch(world: World, configs: list[dict[str, Any]]) -> list[Any]:
     """The mistake that bigft exists to avoid: each micro-batch's loss is a mean of its own."""
 
