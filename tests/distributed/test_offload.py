@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.distributed
 
 OPTIMIZER = {"offload_optimizer": "cpu"}
 PARAMETERS = {"offload_param": "cpu"}
+HALF = "ZeRO-3, both, bf16"
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8}
 # Each with the way that it is compared with.
 OFFLOADED = {
@@ -25,7 +27,7 @@ OFFLOADED = {
         Way(3, born=True, adapt=LORA, offload=OPTIMIZER | PARAMETERS),
         Way(3, born=True, adapt=LORA),
     ),
-    "ZeRO-3, both, bf16": (
+    HALF: (
         Way(3, born=True, train={"bf16": True}, offload=OPTIMIZER | PARAMETERS),
         Way(3, born=True, train={"bf16": True}),
     ),
@@ -46,13 +48,28 @@ def seen(llama: str) -> dict[str, tuple[Steps, Steps]]:
     return dict(zip(OFFLOADED, zip(steps[::2], steps[1::2], strict=True), strict=True))
 
 
-@pytest.mark.parametrize("case", OFFLOADED)
+@pytest.mark.parametrize("case", [case for case in OFFLOADED if case != HALF])
 def test_offloading_changes_neither_losses_nor_norms(
     case: str, seen: dict[str, tuple[Steps, Steps]]
 ) -> None:
     offloaded, plain = seen[case]
     assert offloaded.losses == pytest.approx(plain.losses, rel=1e-6)
     assert offloaded.norms == pytest.approx(plain.norms, rel=1e-5)
+
+
+def test_in_bf16_offloading_changes_less_than_bf16_itself(
+    seen: dict[str, tuple[Steps, Steps]],
+) -> None:
+    """A last bit of a master weight may round to another bf16 number, which depends on the CPU."""
+    (offloaded, plain), (_, exact) = seen[HALF], seen["ZeRO-3"]
+    for ours, theirs, true in (
+        (offloaded.losses, plain.losses, exact.losses),
+        (offloaded.norms, plain.norms, exact.norms),
+    ):
+        rounding = max(abs(a - b) for a, b in zip(theirs, true, strict=True))
+        assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < rounding
+    steps = [abs(after - before) for before, after in pairwise(plain.losses)]
+    assert min(steps) > max(abs(a - b) for a, b in zip(plain.losses, exact.losses, strict=True))
 
 
 @pytest.mark.parametrize("case", OFFLOADED)
