@@ -41,9 +41,11 @@ def interruptible() -> Iterator[None]:
         if _interrupted:
             raise KeyboardInterrupt from error
         raise
+    else:
+        raise_if_interrupted()
     finally:
         signal.signal(signal.SIGINT, before)
-    raise_if_interrupted()
+        _interrupted = False  # what comes after in this process is another matter
 
 
 def is_interrupted() -> bool:

@@ -97,9 +97,10 @@ def test_the_next_look_for_a_stop_raises_an_interrupt_that_was_dropped() -> None
     assert not went_on
 
 
-def test_an_interrupt_before_the_block_is_none_of_it() -> None:
+def test_an_interrupt_is_over_with_its_block() -> None:
     with pytest.raises(KeyboardInterrupt), interruptible():
         interrupt_dropped()
+    assert not StopRequest()
     with interruptible():
         assert not StopRequest()
 
