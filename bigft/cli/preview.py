@@ -62,10 +62,10 @@ def tagged_words(records: Iterable[Record]) -> Iterator[str]:
 
 def examples_by_label(records: Iterable[Record], labels: Sequence[str]) -> Iterator[str]:
     """Different entities of each type of the labels, of plain labels words, a line per type."""
-    from bigft.data.tag_schemes import OUTSIDE, split_tag
+    from bigft.data.tag_schemes import OUTSIDE, are_bio, split_tag
     from bigft.tasks.metrics.tagging import entities
 
-    are_tags = any(split_tag(label)[0] == "B" for label in labels)
+    are_tags = are_bio(labels)
     names = [split_tag(label)[1] if are_tags else label for label in labels if label != OUTSIDE]
     found: dict[str, dict[str, None]] = {name: {} for name in names}  # a dict keeps the order
     for record in records:

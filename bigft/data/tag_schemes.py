@@ -44,6 +44,13 @@ def split_tag(tag: str) -> tuple[str, str]:
     return (prefix, entity_type) if prefix in PREFIXES else ("", tag)
 
 
+def are_bio(labels: Iterable[str]) -> bool:
+    """Whether the labels tell entities by BIO tags: all of them, so that B-cell among T-cell and
+    NK-cell is a plain label."""
+    prefixes = {split_tag(label)[0] for label in labels}
+    return "B" in prefixes and prefixes <= {"B", "I", OUTSIDE}
+
+
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
     """The scheme that the fewest words of a corpus violate; of equals the first in Scheme's order.
 

@@ -176,7 +176,7 @@ class CausalLM:
                 )
             )
         text, bos, eos = record.fields["text"], self.renderer.bos, self.tokenizer.eos_token
-        text = text if text.startswith(bos) else bos + text
+        text = text if text.lstrip().startswith(bos) else bos + text
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         notes = self._round_trip.notes(text, ids, rendered=True)
         ids += [] if text.rstrip().endswith(eos) else [self.tokenizer.eos_token_id]

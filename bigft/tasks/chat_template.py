@@ -7,7 +7,7 @@ answer: what comes after it is what the model has to write.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -46,15 +46,13 @@ CLOCK = "strftime_now"  # what transformers calls the clock that it gives to tem
 # Put before a template, a clock that stands still. Jinja drops the line end behind a block: the
 # template begins a line of its own.
 STILL_CLOCK = (
-    f"{{% macro {CLOCK}(format) %}}{{% set ns = namespace(text=format) %}}"
+    f"{{% macro {CLOCK}(format) %}}{{% set ns = namespace(text=format.replace('%%', '\\0')) %}}"
     "{% for directive, value in clock_directives.items() %}"
     "{% set ns.text = ns.text.replace(directive, value) %}{% endfor %}"
-    "{{ ns.text }}{% endmacro %}\n"
+    "{{ ns.text.replace('\\0', '%') }}{% endmacro %}\n"
 )
-DIRECTIVES = [
-    *(f"%{flag}{letter}" for flag in ("", "-") for letter in "aAbBcdeFHIjmMpRSTuUVwWxXyYZ"),
-    "%%",
-]
+LETTERS = "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"
+DIRECTIVES = [f"%{flag}{letter}" for flag in ("", "-") for letter in LETTERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +115,7 @@ class Renderer:
             "clock_directives": {each: clock.strftime(each) for each in DIRECTIVES}
         }
         self.has_template = bool(tokenizer.chat_template)
+        self._is_read: dict[str, bool] = {}  # by key of a message
         self.bos = leading_bos(tokenizer)
 
     @cached_property
@@ -169,6 +168,7 @@ class Renderer:
         edges.append(len(text))
         prompt = self.answers(fields, where, last_only=True)[0].prompt if with_prompt else 0
         notes = self._notes(fields, range(len(messages)), text, where)
+        notes += _unread(self._reads(fields, range(len(messages)), text, where))
         return Rendered(text, tuple(zip(edges[::2], edges[1::2], strict=True)), prompt, notes)
 
     def answers(self, fields: Fields, where: str, last_only: bool) -> list[Rendered]:
@@ -190,11 +190,14 @@ class Renderer:
         if not turns:
             raise BadInput(_nothing_to_learn(messages[first:], where))
         found: list[Rendered] = []  # the latest first
+        is_read: dict[str, bool] = {}  # in any of them
         for turn in reversed(turns[-1:] if last_only else turns):
             text, start, end, opened = self._answer(fields, turn, where)
             before = [] if found else range(turn)  # the latest text shows all that is asked
             asked = [at for at in before if messages[at]["role"] != ASSISTANT]
             notes = self._notes(fields, [*asked, turn], text[:end], where)
+            for key, read in self._reads(fields, [*asked, turn], text[:end], where).items():
+                is_read[key] = read or is_read.get(key, False)
             if opened:
                 notes += (
                     f"have an answer that does not begin with all of {opened!r}, the generation "
@@ -206,6 +209,7 @@ class Renderer:
                 found[-1] = replace(later, answers=answers, notes=notes)
             else:
                 found.append(Rendered(text, ((start, end),), 0 if found else start, notes))
+        found[0] = replace(found[0], notes=(*found[0].notes, *_unread(is_read)))
         return found[::-1]
 
     def _answer(self, fields: Fields, turn: int, where: str) -> tuple[str, int, int, str]:
@@ -250,19 +254,6 @@ class Renderer:
                     f"hold in the text of the {role} what begins or ends a text or a turn: is it "
                     "rendered already?"
                 )
-        keys = [(messages[turn]["role"], key) for turn in turns for key in _further(messages[turn])]
-        for role, key in dict.fromkeys(keys):
-            without = [
-                {name: each[name] for name in each if name != key}
-                if turn in turns and each["role"] == role
-                else each
-                for turn, each in enumerate(messages)
-            ]
-            if self._is_same(text, fields, without, where):
-                notes.append(
-                    f"hold {key!r} in a turn of the {role}, which neither bigft nor the chat "
-                    "template reads"
-                )
         asks = len(turns) > 1  # once a conversation is enough
         no_tools = {**fields, "tools": None}
         if asks and fields.get("tools") and self._is_same(text, no_tools, messages, where):
@@ -273,6 +264,25 @@ class Renderer:
                 f"data.chat_template write {self._tokenizer.eos_token} after an answer"
             )
         return tuple(notes)
+
+    def _reads(
+        self, fields: Fields, turns: Sequence[int], text: str, where: str
+    ) -> dict[str, bool]:
+        """Whether the text, which ends with the last of the turns, has anything of their keys."""
+        messages = fields["messages"][: turns[-1] + 1]
+        found = {}
+        for key in dict.fromkeys(key for turn in turns for key in _further(messages[turn])):
+            # A template that names a key may read it here and not there; one that does not, reads
+            # it never, or always (all keys of a message, say): to look once is enough.
+            is_named = key in str(self._tokenizer.chat_template)
+            if is_named or key not in self._is_read:
+                without = [
+                    {name: each[name] for name in each if name != key} if turn in turns else each
+                    for turn, each in enumerate(messages)
+                ]
+                self._is_read[key] = not self._is_same(text, fields, without, where)
+            found[key] = self._is_read[key]
+        return found
 
     def _is_same(self, text: str, fields: Fields, messages: Sequence[Message], where: str) -> bool:
         try:
@@ -333,6 +343,14 @@ def _further(message: Message) -> list[str]:
     links = ("name", "tool_call_id") if message["role"] == "tool" else ()
     known = ("role", "content", "weight", *links)
     return [key for key in message if key not in known and message[key] not in (None, "", [], {})]
+
+
+def _unread(is_read: Mapping[str, bool]) -> tuple[str, ...]:
+    keys = sorted(key for key, read in is_read.items() if not read)
+    if not keys:
+        return ()
+    named = ", ".join(map(repr, keys))
+    return (f"hold {named} in their turns, which neither bigft nor the chat template reads",)
 
 
 def _shows(text: str, part: str) -> bool:

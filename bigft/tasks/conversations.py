@@ -349,14 +349,15 @@ def _message(value: Any, where: str) -> Message:
         message["tool_calls"] = _tool_calls(message["tool_calls"], where)
     if message.get("function_call"):
         message["function_call"] = _call(message["function_call"], where)
-    if content is None and value.get("tool_calls"):
+    calls = value.get("tool_calls") or value.get("function_call")
+    if content is None and calls:
         return message
     if not isinstance(content, str):
         raise _Wrong(
             f"the content of {where} is {type(content).__name__}, not a string",
             'write its text under "content" (or "value")',
         )
-    if ROLES[role] == ASSISTANT and not content.strip() and not value.get("tool_calls"):
+    if ROLES[role] == ASSISTANT and not content.strip() and not calls:
         raise _Wrong(f"{where}, the assistant's, is empty", "write an answer or delete it")
     return message | {"content": content}
 

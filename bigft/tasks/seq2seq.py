@@ -29,6 +29,8 @@ from bigft.tasks.seq2seq_fields import columns, pairs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+SHOWN = 20  # languages that a refusal lists
+
 
 class Seq2Seq:
     """The task for one tokenizer. Members: see bigft.tasks.protocol.Task.
@@ -300,7 +302,8 @@ def _spelled(code: str | None, key: str, codes: list[str]) -> str:
     if found:
         what = f"{code!r} may be {' or '.join(found)} of the tokenizer's languages"
         raise BadInput(Problem(key, what, "give one of them"))
-    mend = did_you_mean(code, codes) or f"there are {', '.join(codes)}"
+    more = f" and {len(codes) - SHOWN} more" if len(codes) > SHOWN else ""
+    mend = did_you_mean(code, codes) or f"there are {', '.join(codes[:SHOWN])}{more}"
     raise BadInput(Problem(key, f"the tokenizer has no language {code!r}", mend))
 
 

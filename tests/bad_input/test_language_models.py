@@ -112,8 +112,8 @@ def test_what_is_not_done_with_conversations_is_counted_with_the_first_line(
     expected = [
         "2 of 4 records of train (first chat.jsonl:2) end with a turn of the user, which no answer "
         "follows",
-        "1 of 4 records of train (first chat.jsonl:4) hold 'learn' in a turn of the assistant, "
-        "which neither bigft nor the chat template reads",
+        "1 of 4 records of train (first chat.jsonl:4) hold 'learn' in their turns, which neither "
+        "bigft nor the chat template reads",
     ]
     assert notes() == expected
     assert notes() == expected  # from the cache, too

@@ -196,6 +196,7 @@ def test_a_text_without_a_bound_is_one_row() -> None:
         ("<s>ab", "<s>ab</s>"),
         ("ab</s>", "<s>ab</s>"),
         ("<s>ab</s>\n", "<s>ab</s>\n"),  # as templates end a turn
+        ("\n<s>ab", "\n<s>ab</s>"),
         ("<s>ab</s><s>cd", "<s>ab</s><s>cd</s>"),
     ],
 )

@@ -241,6 +241,7 @@ def test_the_time_of_a_day_is_that_of_its_beginning() -> None:
         "  {%- if strftime_now is defined %}{% set day = '%-d' %}{% for _ in '12' %}"
         "{{ strftime_now(day ~ '. %B %y, %A %j %%') }}{% endfor %}{% endif %}",
         "{% macro now() %}{{ strftime_now(format='%Y-%m-%d') }}{% endmacro %}{{ now() }}",
+        "{{ strftime_now('%D %e %C %G %V, 100%%d %%Y') }}",
         {"default": CHATML, "tool_use": "with tools: " + DATED},
     ],
 )

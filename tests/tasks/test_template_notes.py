@@ -13,7 +13,7 @@ NO_STOP = (
     "end an answer with no stop token, so that the model does not learn to stop: let "
     "data.chat_template write </s> after an answer"
 )
-UNREAD = "hold {!r} in a turn of the {}, which neither bigft nor the chat template reads"
+UNREAD = "hold {} in their turns, which neither bigft nor the chat template reads"
 LOST = "lose text of the {} to the chat template"
 RENDERED = (
     "hold in the text of the {} what begins or ends a text or a turn: is it rendered already?"
@@ -109,11 +109,11 @@ def test_a_turn_before_an_answer_that_is_dropped(
 @pytest.mark.parametrize(
     ("template", "messages", "unread"),
     [
-        (CHATML, [user("a"), answer("b", thinking="Hm.")], [("thinking", "assistant")]),
-        (CHATML, [user("a"), answer("b", learn=False)], [("learn", "assistant")]),
-        (CHATML, [user("a", name="Ann"), answer("b")], [("name", "user")]),
-        (CHATML, [user("a"), answer(tool_calls=CALL)], [("tool_calls", "assistant")]),
-        (CALLS_OR_TEXT, [user("a"), answer("b", tool_calls=CALL)], [("tool_calls", "assistant")]),
+        (CHATML, [user("a"), answer("b", thinking="Hm.")], ["'thinking'"]),
+        (CHATML, [user("a"), answer("b", learn=False)], ["'learn'"]),
+        (CHATML, [user("a", name="Ann"), answer("b")], ["'name'"]),
+        (CHATML, [user("a"), answer(tool_calls=CALL)], ["'tool_calls'"]),
+        (CALLS_OR_TEXT, [user("a"), answer("b", tool_calls=CALL)], ["'tool_calls'"]),
         (CALLS_OR_TEXT, [user("a"), answer(tool_calls=CALL)], []),
         (FULL, [user("a"), answer("b", thinking="Hm.", tool_calls=CALL)], []),
         # Nothing is lost with these.
@@ -123,9 +123,16 @@ def test_a_turn_before_an_answer_that_is_dropped(
     ],
 )  # fmt: skip
 def test_what_a_template_does_not_read_in_a_turn(
-    template: str, messages: list[dict[str, Any]], unread: list[tuple[str, str]]
+    template: str, messages: list[dict[str, Any]], unread: list[str]
 ) -> None:
-    assert notes(template, *messages) == [UNREAD.format(*each) for each in unread]
+    assert notes(template, *messages) == [UNREAD.format(each) for each in unread]
+
+
+def test_what_a_conversation_holds_beside_its_text_is_one_note() -> None:
+    asked = user("a", id="1", timestamp=12)
+    told = answer("b", id="2", model="m", score=0.5)
+    keys = "'id', 'model', 'score', 'timestamp'"
+    assert notes(CHATML, asked, told, asked, told) == [UNREAD.format(keys)]
 
 
 def test_tools_that_a_template_does_not_read() -> None:

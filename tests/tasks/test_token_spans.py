@@ -88,7 +88,18 @@ def test_spans_that_are_all_shifted_are_refused(shift: int) -> None:
 
 
 def test_a_quarter_is_not_yet_too_much() -> None:
-    (note,) = notes_on((TEXT, [(5, 11), *RIGHT[1:]]))
+    (note,) = notes_on((TEXT, [(6, 14), *RIGHT[1:]]))
     assert note.startswith("1 of 4 spans of train (25%)")
     with pytest.raises(BadInput):
-        notes_on((TEXT, [(5, 11), *RIGHT[1:3]]))
+        notes_on((TEXT, [(6, 14), *RIGHT[1:3]]))
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [("Istanbulda oldu", (0, 8)), ("#LondonMarathon", (1, 7)), ("Berliner", (0, 6))],
+)
+def test_a_right_start_with_an_ending_behind_it_is_noted_and_kept(
+    text: str, span: tuple[int, int]
+) -> None:
+    (note,) = notes_on((text, [span]))
+    assert note.startswith("1 of 1 spans of train (100%) begin or end inside of a word")

@@ -33,6 +33,10 @@ POINTERS = {
 }
 ARCHIVES = {
     b"PK\x03\x04": ("a ZIP archive (or a spreadsheet)", "unpack it, and name a file of it"),
+    **dict.fromkeys(
+        (b"ARROW1", b"\xff\xff\xff\xff"),  # a file, and a stream
+        ("an Arrow file", "name the directory that `save_to_disk` wrote, or write Parquet"),
+    ),
 }
 COMPRESSED_SUFFIXES = {".gz", ".zst", ".bz2", ".xz"}
 

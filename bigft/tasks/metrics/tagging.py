@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bigft.data.records import Record
-from bigft.data.tag_schemes import split_tag
+from bigft.data.tag_schemes import are_bio, split_tag
 from bigft.tasks.metrics.entities import EntityMetric
 from bigft.tasks.metrics.tables import Row
 from bigft.tasks.metrics.tokens import TokenMetric
@@ -14,7 +14,7 @@ from bigft.tasks.protocol import Prediction
 
 
 class TaggingMetric:
-    """Entity scores for labels with B- and I-, word scores for plain ones; a report of both.
+    """Entity scores for BIO labels, word scores for plain ones; a report of both.
 
     labels: every tag that may occur.  per_type: whether `compute` holds each type's scores too.
     """
@@ -22,8 +22,7 @@ class TaggingMetric:
     def __init__(self, labels: Sequence[str], per_type: bool) -> None:
         self._per_type = per_type
         self._words = TokenMetric(labels, "Words, as scikit-learn's classification_report")
-        has_entities = any(split_tag(label)[0] == "B" for label in labels)
-        self._entities = EntityMetric(labels) if has_entities else None
+        self._entities = EntityMetric(labels) if are_bio(labels) else None
         self._names = self._entities.types if self._entities else list(labels)
 
     def update(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> None:

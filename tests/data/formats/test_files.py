@@ -107,6 +107,8 @@ def test_a_text_that_begins_like_a_compressed_file_is_a_text(tmp_path: Path) -> 
         (b"/annex/objects/SHA256E-s9--0123.jsonl\n",
          "a git-annex pointer: it stands in the place of the data; fetch the data with "
          "`git annex get`"),
+        (b"ARROW1\x00\x00", "an Arrow file; name the directory that `save_to_disk` wrote, or write "
+                             "Parquet"),
         (b"PK\x03\x04\x14\x00", "a ZIP archive (or a spreadsheet); unpack it, and name a file "
                                 "of it"),
     ],

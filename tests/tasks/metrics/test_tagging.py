@@ -58,6 +58,16 @@ def test_with_plain_labels_f1_is_that_of_words() -> None:
     assert scores["f1"] == scores["accuracy"] == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [["B-cell", "T-cell", "NK-cell"], ["NNP", "VBZ", "B"], ["A", "B"], ["B-PER", "PER-B", "o"],
+     ["B", "S"]],
+)  # fmt: skip
+def test_labels_that_only_look_like_tags_are_plain(labels: list[str]) -> None:
+    scores = scored(labels, labels, labels[::-1]).compute()
+    assert scores["f1"] == scores["accuracy"]
+
+
 @pytest.mark.parametrize(("labels", "name"), [(BIO, "PER"), (["NOUN", "VERB"], "NOUN")])
 def test_scores_of_each_type_are_given_only_where_asked_for(labels: list[str], name: str) -> None:
     gold = labels[:3]
