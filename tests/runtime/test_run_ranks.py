@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from bigft.runtime.local_ranks import FORWARDED_SIGNALS, Ended, run_ranks
 
@@ -227,10 +227,14 @@ def test_no_rank_outlives_the_parent(stand_in: Path, number: signal.Signals) -> 
         "from bigft.runtime.local_ranks import run_ranks\n"
         f"run_ranks([{code!r}], 2, {environ()!r})\n"
     )
-    parent = subprocess.Popen([sys.executable, "parent.py"])
+    parent = subprocess.Popen(
+        [sys.executable, "parent.py"],
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
+    )
     try:
         wait_until(lambda: len(ready_pids(stand_in)) == 2)
-    finally:
         parent.send_signal(number)
-        parent.wait()
+        parent.wait(PATIENCE)
+    finally:
+        parent.kill()
     wait_until(lambda: not any(map(alive, ready_pids(stand_in))))
