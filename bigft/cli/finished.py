@@ -16,7 +16,7 @@ NOT_OF_RESULT: dict[str, Any] = {
     "parallel": {"ddp_timeout", "replica_check_steps"},
     "train": {
         *("output_dir", "run_name", "resume_from_checkpoint", "max_time"),
-        *("logging_steps", "save_steps", "save_total_limit"),
+        *("logging_steps", "save_total_limit"),
     },
     "checkpoint": True,
     "report": True,

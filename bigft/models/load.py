@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, reason
 from bigft.config.sections import ModelConfig
 from bigft.models.files import readers
 from bigft.models.heads.labels import draw_anew, label_parameters, take_rows
@@ -210,6 +210,7 @@ def load_model(
     from bigft.models.cpu_bf16 import avoid_broken_attention, keep_4bit_weights
 
     _check_not_quantised(model, config)
+    _check_generation_config(model, config)
     avoid_broken_attention()
     factory = getattr(transformers, auto_class)
     extra: dict[str, Any] = {}
@@ -243,7 +244,7 @@ def load_model(
         raise BadInput(
             Problem("model.attn_implementation", _reason(error), "install it or leave the key out")
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
         raise _not_loaded("model.model_name_or_path", name, error) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
@@ -289,11 +290,45 @@ def _check_not_quantised(model: ModelConfig, config: PretrainedConfig) -> None:
     )
 
 
+def _check_generation_config(model: ModelConfig, config: PretrainedConfig) -> None:
+    """Raises BadInput, naming the file, for a generation_config.json that says nothing that can be
+    used: transformers drops some of them in silence."""
+    from transformers import GenerationConfig
+    from transformers.utils.hub import cached_file
+
+    name, revision, file = model.model_name_or_path, model.revision, "generation_config.json"
+    if model.from_scratch:
+        return
+    path = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return
+    fix = "correct it, or delete it: it says how answers are generated, and no weight"
+    try:
+        found = GenerationConfig.from_pretrained(name, revision=revision or "main")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BadInput(Problem(path, f"cannot be read ({reason(error)})", fix)) from error
+    ends = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    for end in ends:
+        is_id = isinstance(end, int) and (size is None or 0 <= end < size)
+        if end is not None and not is_id:
+            what = f"its eos_token_id {end!r} is none of the model's {size} ids"
+            raise BadInput(Problem(path, what, fix))
+
+
 def _not_loaded(key: str, name: str, error: Exception) -> BadInput:
     what = f"{name!r} cannot be loaded ({_reason(error)})"
     if pointers := _lfs_pointers(Path(name)):
         what = f"{pointers[0]} in {name!r} is a pointer of Git LFS, not the file itself"
         mend = f"fetch it (git -C {name} lfs pull), or give the hub id"
+    elif Path(name, "adapter_config.json").is_file():
+        what = f"{name!r} is an adapter of peft, not a model"
+        mend = "name its base; base_model_name_or_path in adapter_config.json says which"
+    elif Path(name).is_dir() and list(Path(name).glob("pytorch_model*.bin")):
+        what = f"the weights in {name!r} are pytorch_model.bin, a pickle, which may run code"
+        mend = "load it where you trust it and save_pretrained it: that writes model.safetensors"
+    elif "Unrecognized configuration class" in str(error):
+        mend = "give a model of this task, or the task of this model"
     elif Path(name).is_dir():
         mend = "it should hold config.json, tokenizer.json and model.safetensors"
     elif name.startswith((".", "/")) or name.count("/") > 1:

@@ -32,8 +32,9 @@ def rising_loss(events: Sequence[Event]) -> str:
     starts = [event for event in events if event["event"] == "start"]
     guessing = starts[-1].get("uniform_loss") if starts else None
     if guessing is not None and last > guessing + FAR:
+        fix = "train longer, or lower" if last < first else "lower"
         return (
-            f"the loss ended at {last:,.4g}, above the {guessing:,.4g} of guessing: lower "
+            f"the loss ended at {last:,.4g}, above the {guessing:,.4g} of guessing: {fix} "
             "optim.learning_rate"
         )
     return ""

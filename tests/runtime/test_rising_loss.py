@@ -36,7 +36,8 @@ def test_the_numbers_are_told() -> None:
 
 def test_a_loss_that_had_jumped_before_the_first_line_is_told() -> None:
     assert told(5000.0, 900.0, 60.0, guessing=2.2) == (
-        "the loss ended at 60, above the 2.2 of guessing: lower optim.learning_rate"
+        "the loss ended at 60, above the 2.2 of guessing: train longer, or lower "
+        "optim.learning_rate"
     )
     assert told(900.0, guessing=2.2).startswith("the loss ended at 900, above")
 
