@@ -39,10 +39,13 @@ def inputs() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 @pytest.mark.parametrize("fused", [False, True])
 def test_loss_and_gradients_are_those_of_fp64(architecture: str, fused: bool) -> None:
     batch, labels_BT = inputs()
-    exact = tiny_seq2seq(architecture).double()
-    logits_NV = exact(**batch).logits.flatten(0, 1)
-    expected = torch.nn.functional.cross_entropy(logits_NV, labels_BT.flatten(), reduction="sum")
-    (expected * SCALE).backward()
+    exact, stock = tiny_seq2seq(architecture).double(), tiny_seq2seq(architecture)
+    for plain in (stock, exact):
+        logits_NV = plain(**batch).logits.flatten(0, 1)
+        expected = torch.nn.functional.cross_entropy(
+            logits_NV, labels_BT.flatten(), reduction="sum"
+        )
+        (expected * SCALE).backward()
     model = tiny_seq2seq(architecture)
     attach_lm_head(model, fused=fused)
     model.training = True  # of it alone: the layers below stay in evaluation mode
@@ -51,10 +54,14 @@ def test_loss_and_gradients_are_those_of_fp64(architecture: str, fused: bool) ->
     assert output.loss_sum.item() == pytest.approx(expected.item(), rel=1e-6)
     assert output.loss.item() == pytest.approx(expected.item() * SCALE, rel=1e-6)
     largest = max(p.grad.abs().max().item() for p in exact.parameters() if p.grad is not None)
-    for (name, ours), theirs in zip(model.named_parameters(), exact.parameters(), strict=True):
+    parameters = zip(model.named_parameters(), stock.parameters(), exact.parameters(), strict=True)
+    for (name, ours), rounded, theirs in parameters:
         assert (ours.grad is None) == (theirs.grad is None), name
         if ours.grad is not None:
-            assert (ours.grad - theirs.grad).abs().max() <= 2e-6 * largest, name
+            # T5 does not scale its scores down: how much rounding they add depends on the CPU.
+            own = (rounded.grad - theirs.grad).abs().max()
+            bound = max(2e-6 * largest, 2 * own)
+            assert (ours.grad - theirs.grad).abs().max() <= bound, name
 
 
 @each_model
