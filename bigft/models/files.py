@@ -49,14 +49,14 @@ def stored_tensors(
     renamings = [each for each in mapping if isinstance(each, WeightRenaming)]
     converters = [each for each in mapping if isinstance(each, WeightConverter)]
     by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
-    places = _places(files)
+    places, names = _places(files), dict(known)
     for source in sorted(places, key=dot_natural_key):
         path, shape = places[source]
         rename = functools.partial(
             rename_source_key,
             source,
             base_model_prefix=skeleton.base_model_prefix,
-            meta_state_dict=dict(known),
+            meta_state_dict=names,
         )
         name, pattern = rename(renamings, converters)
         if name not in known and source in known:
