@@ -54,7 +54,7 @@ def test_weights_that_are_a_pickle(refused: Refused, tiny_model: Path) -> None:
     shutil.copytree(tiny_model, "model")
     Path("model/model.safetensors").unlink()
     Path("model/pytorch_model.bin").write_bytes(pickle.dumps(Touch()))
-    assert refused("no file named model.safetensors")
+    assert refused("pytorch_model.bin, a pickle, which may run code")
 
 
 def test_the_pickle_would_have_run(here: Path) -> None:
