@@ -1,19 +1,22 @@
 """`bigft <verb> ...`: finds the verb's module, parses, runs. A verb's module is imported only
-when it is chosen, so that a refused config costs no second of loading torch."""
+when it is chosen, so that a refused config costs no second of loading torch. Nothing heavy is
+imported here: Ctrl-C while Python loads must find `main` running."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from bigft import __version__
-from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Problem
 from bigft.runtime.signals import interruptible
+
+if TYPE_CHECKING:
+    from bigft.config.errors import BadInput
 
 EXIT_NO_READER = 141
 REFUSAL = "BIGFT_REFUSAL"  # a file of the job script's, for the last line of its log
@@ -44,16 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _dispatch(words)
             sys.stdout.flush()
         return code
-    except BadInput as refused:
-        print(refused, file=sys.stderr)
-        _leave_for_the_job(refused)
-        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return 128 + signal.SIGINT  # EXIT_INTERRUPTED, whose module may not be imported yet
     except BrokenPipeError:
         # What is left in the buffer goes nowhere, or Python would fail on it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_NO_READER
+    except Exception as error:
+        from bigft.config.errors import EXIT_BAD_INPUT, BadInput
+
+        if not isinstance(error, BadInput):
+            raise
+        print(error, file=sys.stderr)
+        _leave_for_the_job(error)
+        return EXIT_BAD_INPUT
 
 
 def _dispatch(words: list[str]) -> int:
@@ -63,8 +70,14 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"bigft {__version__}")
         return 0
+    from argparse import ArgumentParser
+
     verb, *rest = words
     if verb not in VERBS:
+        from difflib import get_close_matches
+
+        from bigft.config.errors import BadInput, Problem
+
         nearest = get_close_matches(verb, VERBS, n=1)
         mend = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(VERBS)}"
         raise BadInput(Problem("bigft", f"no verb {verb!r}", mend))
