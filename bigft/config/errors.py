@@ -10,6 +10,7 @@ from textwrap import shorten
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 MAX_REASON = 600  # characters
+MAX_ALIKE = 3  # lines for one thing that is wrong in several places
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,31 @@ class Problem:
 
 
 class BadInput(Exception):
-    """Input that bigft refuses; str() is one `where: what; how to mend it` line per problem.
+    """Input that bigft refuses; str() is one `where: what; how to mend it` line per problem, and
+    one for all that are alike but for their place, where these are more than MAX_ALIKE.
 
     Every verb turns it into those lines on stderr and exit code 2.
     """
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(_lines(self.problems)))
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[list[Problem]]]:
         return BadInput, (self.problems,)  # whole again in another process
+
+
+def _lines(problems: Sequence[Problem]) -> Iterator[str]:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for problem in dict.fromkeys(problems):
+        alike.setdefault((problem.what, problem.mend), []).append(problem.where)
+    for problem in dict.fromkeys(problems):
+        first, *others = alike[problem.what, problem.mend]
+        if len(others) < MAX_ALIKE:
+            yield str(problem)
+        elif problem.where == first:
+            shown = ", ".join(others[:MAX_ALIKE]) + ", ..." * (len(others) > MAX_ALIKE)
+            yield f"{problem} ({len(others)} more alike: {shown})"
 
 
 @contextmanager

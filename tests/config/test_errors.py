@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bigft.config.errors import MAX_REASON, reason
+from bigft.config.errors import MAX_REASON, BadInput, Problem, reason
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,23 @@ def test_of_a_long_error_the_beginning_is_told() -> None:
     assert told.startswith("layer 0 layer 1 ")
     assert MAX_REASON - 10 < len(told) <= MAX_REASON
     assert told.endswith(" …")
+
+
+def test_problems_that_differ_in_their_place_only_are_told_once_and_counted() -> None:
+    alike = [Problem(f"a:{line}", "no label", "write one") for line in range(1, 6)]
+    refused = BadInput([Problem("b", "not there"), *alike, Problem("a:3", "no text")])
+    assert str(refused).splitlines() == [
+        "b: not there",
+        "a:1: no label; write one (4 more alike: a:2, a:3, a:4, ...)",
+        "a:3: no text",
+    ]
+    assert len(refused.problems) == 7
+
+
+def test_a_few_problems_are_told_each_in_its_place_and_the_same_one_once() -> None:
+    problems = [Problem(f"a:{line}", "no label") for line in (1, 2, 3, 3)]
+    assert str(BadInput(problems)).splitlines() == [
+        "a:1: no label",
+        "a:2: no label",
+        "a:3: no label",
+    ]
