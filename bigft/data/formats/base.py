@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ def text_lines(path: str) -> Iterator[tuple[int, str] | Problem]:
     with open_data(path) as file:
         for number, raw in enumerate(file, 1):
             where = f"{path}:{number}"
+            if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                yield Problem(where, "UTF-16", "save it as UTF-8")
+                return
             if number == 1 and raw.startswith(BYTE_ORDER_MARK):
                 yield Problem(where, "a byte order mark (BOM)", "save it as UTF-8 without BOM")
             elif b"\0" in raw:
@@ -103,8 +107,10 @@ def check_path(path: str, *, directory: bool) -> None:
         mend = "name the directory that `save_to_disk` wrote, or set another data.format"
         raise BadInput(Problem(path, "a file, but the format `datasets` is a directory", mend))
     if not directory and place.is_dir():
-        names = sorted(child.name for child in place.iterdir())
-        mend = f"name a file in it, such as {names[0]}" if names else ""
+        names = [child.name for child in sorted(place.iterdir()) if child.is_file()]
+        data = [name for name in names if not name.startswith(".") and not name.endswith(".md")]
+        mend = f"name a file in it, such as {data[0]}" if data else "name its files"
+        mend += ", or a data set's whole directory as data.dataset_name"
         raise BadInput(Problem(path, "a directory, not a file", mend))
     if not directory:
         check_file(path)

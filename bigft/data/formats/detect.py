@@ -9,9 +9,8 @@ from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import BYTE_ORDER_MARK, check_path
-from bigft.data.formats.files import data_suffix, open_data
+from bigft.data.formats.files import PARQUET_MAGIC, data_suffix, open_data
 
-PARQUET_MAGIC = b"PAR1"
 DATASET_FILES = ("dataset_info.json", "state.json", "dataset_dict.json")
 SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 SUFFIXES |= {".conllu": "conllu", ".conllup": "conllu", ".parquet": "parquet"}
@@ -66,7 +65,9 @@ def _json_or_jsonl(path: str) -> str:
         value = json.loads(first)
     except (ValueError, RecursionError):
         return "jsonl" if SUFFIXES.get(data_suffix(path)) == "jsonl" else "json"
-    return "json" if isinstance(value.get("data"), list) and not has_second else "jsonl"
+    rows = value.get("data")
+    holds_rows = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    return "json" if holds_rows and not has_second else "jsonl"
 
 
 def _is_conllu(head: bytes) -> bool:

@@ -19,7 +19,9 @@ from typing import IO, Any
 
 from bigft.config.errors import BadInput, Problem
 
-HEAD = 64  # bytes: more than any of the beginnings below
+HEAD = 512  # bytes: more than any of the beginnings below, and the head of a tar archive
+TAR = slice(257, 262)  # where such an archive says "ustar"
+PARQUET_MAGIC = b"PAR1"
 STREAMS = (PurePath("/dev/fd"), PurePath("/dev/stdin"), PurePath("/proc"))
 POINTERS = {
     b"version https://git-lfs": (
@@ -31,8 +33,11 @@ POINTERS = {
         "fetch the data with `git annex get`",
     ),
 }
+UNPACK = "unpack it, and name a file of it"
 ARCHIVES = {
-    b"PK\x03\x04": ("a ZIP archive (or a spreadsheet)", "unpack it, and name a file of it"),
+    b"PK\x03\x04": ("a ZIP archive (or a spreadsheet)", UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", UNPACK),
+    b"Rar!\x1a\x07": ("a RAR archive", UNPACK),
     **dict.fromkeys(
         (b"ARROW1", b"\xff\xff\xff\xff"),  # a file, and a stream
         ("an Arrow file", "name the directory that `save_to_disk` wrote, or write Parquet"),
@@ -42,21 +47,38 @@ COMPRESSED_SUFFIXES = {".gz", ".zst", ".bz2", ".xz"}
 
 
 def check_file(path: str) -> None:
-    """Raises BadInput for an existing path that is no data: a pipe, a pointer, an archive."""
+    """Raises BadInput for an existing path that is no data: a pipe, a pointer, an archive. So is
+    what a compressed file holds, where it is read by its end or in parts."""
     check_is_regular(path)
-    if problem := _begins_as(POINTERS | ARCHIVES, path):
+    stored = _head(path)
+    with open_data(path) as file:
+        head = file.read(HEAD)
+    problem = _begins_as(POINTERS | ARCHIVES, path, head)
+    if head[TAR] == b"ustar":
+        problem = Problem(path, "a tar archive", UNPACK)
+    elif head != stored and head.startswith(PARQUET_MAGIC):
+        fix = "decompress it: what a Parquet file holds is compressed already"
+        problem = Problem(path, "a Parquet file that is compressed as a whole", fix)
+    elif head != stored and _decompressor(head):
+        problem = Problem(path, "compressed twice", "decompress it once")
+    if problem:
         raise BadInput(problem)
 
 
 def not_fetched(path: str) -> list[Problem]:
     """The pointers in the place of a file, or of files of a directory; none for another name."""
     files = sorted(str(file) for file in [Path(path), *Path(path).rglob("*")] if file.is_file())
-    return [problem for file in files if (problem := _begins_as(POINTERS, file))]
+    return [problem for file in files if (problem := _begins_as(POINTERS, file, _head(file)))]
 
 
-def _begins_as(beginnings: Mapping[bytes, tuple[str, str]], path: str) -> Problem | None:
+def _head(path: str) -> bytes:
     with open(path, "rb") as file:
-        head = file.read(HEAD)
+        return file.read(HEAD)
+
+
+def _begins_as(
+    beginnings: Mapping[bytes, tuple[str, str]], path: str, head: bytes
+) -> Problem | None:
     for beginning, (found, fix) in beginnings.items():
         if head.startswith(beginning):
             return Problem(path, found, fix)
@@ -85,9 +107,7 @@ def open_data(path: str) -> Iterator[IO[bytes]]:
 
     Raises BadInput where they cannot be decompressed to the end.
     """
-    with open(path, "rb") as file:
-        head = file.read(HEAD)
-    decompress = next((DECOMPRESS[magic] for magic in DECOMPRESS if magic.match(head)), None)
+    decompress = _decompressor(_head(path))
     if decompress is None:
         with open(path, "rb") as file:
             yield file
@@ -98,6 +118,10 @@ def open_data(path: str) -> Iterator[IO[bytes]]:
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         found = f"cannot be decompressed ({' '.join(str(error).split())})"
         raise BadInput(Problem(path, found, "compress it again, or fetch it again")) from error
+
+
+def _decompressor(head: bytes) -> Callable[[str], Any] | None:
+    return next((DECOMPRESS[magic] for magic in DECOMPRESS if magic.match(head)), None)
 
 
 def _open_zstd(path: str) -> Any:

@@ -33,7 +33,8 @@ def hub_splits(dataset_name: str, config_name: str | None, revision: str | None)
     """The splits of a data set. Raises BadInput if it cannot be found."""
     import datasets
 
-    with _found(dataset_name, "give a hub id, or a directory that `datasets` can load"):
+    wanted = "give a hub id, or a directory that `datasets` can load"
+    with _found(dataset_name, wanted), _configured(dataset_name, config_name, revision):
         splits = datasets.get_dataset_split_names(dataset_name, config_name, revision=revision)
     return list(map(str, splits))
 
@@ -77,7 +78,7 @@ def _builder(
     if any(Path(dataset_name, name).is_file() for name in SAVED):
         found = f"{dataset_name!r} is a directory that `save_to_disk` wrote"
         raise BadInput(Problem("data.dataset_name", found, "name it as data.train_file"))
-    with _found(dataset_name):
+    with _found(dataset_name), _configured(dataset_name, config_name, revision):
         return datasets.load_dataset_builder(dataset_name, config_name, revision=revision)
 
 
@@ -93,6 +94,25 @@ def _found(dataset_name: str, mend: str = "") -> Iterator[None]:
         mend = mend or "mend it, data.dataset_config_name or data.dataset_revision"
         pointers = not_fetched(dataset_name)
         raise BadInput(pointers or Problem("data.dataset_name", found, mend)) from error
+
+
+@contextmanager
+def _configured(dataset_name: str, config_name: str | None, revision: str | None) -> Iterator[None]:
+    """A data set of several configurations of which none is named, or one that it has not."""
+    import datasets
+
+    try:
+        yield
+    except ValueError as error:
+        names: list[str] = []
+        with suppress(OSError, ValueError, datasets.exceptions.DatasetsError):
+            names = datasets.get_dataset_config_names(dataset_name, revision=revision)
+        if config_name in names or (config_name is None and len(names) < 2) or not names:
+            raise
+        found = f"{dataset_name!r} has the configurations {', '.join(names)}"
+        if config_name is not None:
+            found = f"no {config_name!r}; {found}"
+        raise BadInput(Problem("data.dataset_config_name", found, "name one of them")) from error
 
 
 def _files(builder: Any, urls: list[str]) -> list[str] | None:

@@ -14,6 +14,8 @@ from bigft.data.formats.base import ReadOptions, Row, text_lines
 MAX_DEPTH = 500  # of brackets; Python's own limit is some 1,000 for all that recurses
 ROWS_KEY = "data"  # SQuAD's, and what many exporters write
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+JSON_ARRAY = re.compile(r"\s*\[\s*([{\]]|$)")
+OPEN_OBJECT = re.compile(r"\s*\{\s*")
 SPACE = re.compile(r"[ \t\r\n]*")
 KINDS = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 
@@ -80,12 +82,26 @@ def _depth(value: Any) -> int:
 
 def read_jsonl(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
     """One object a line; blank lines are passed over."""
+    is_first = True
     for item in text_lines(path):
         if isinstance(item, Problem):
             yield item
         elif item[1].strip():
             number, line = item
+            if is_first and (problem := _over_lines(f"{path}:{number}", line)):
+                raise BadInput(problem)
+            is_first = False
             yield _row_or_problem(path, number, line)
+
+
+def _over_lines(where: str, first: str) -> Problem | None:
+    """Of JSON that is no JSON Lines, by its first line: the lines are not worth a problem each."""
+    if JSON_ARRAY.match(first):
+        return Problem(where, "a JSON array, not an object a line", "set data.format=json")
+    if OPEN_OBJECT.fullmatch(first):
+        fix = "write each object in one line (`jq -c . FILE`)"
+        return Problem(where, "an object over several lines", fix)
+    return None
 
 
 def read_json(path: str, options: ReadOptions) -> Iterator[Row | Problem]:

@@ -15,6 +15,7 @@ from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import ReadOptions, Row, did_you_mean, text_lines
 
 MAX_FIELD = 1 << 24  # characters; a quote that is never closed would take in the whole file
+SEPARATORS = {";": "semicolons", "\t": "TABs", "|": "bars", ",": "commas"}
 
 Cells: TypeAlias = Iterator[tuple[int, list[str]] | Problem]
 """(line that the row begins in, its fields)."""
@@ -112,7 +113,8 @@ def _absent(path: str, options: ReadOptions, names: Sequence[str]) -> Iterator[P
     for option in ("text_column_name", "label_column_name"):
         column = getattr(options, option)
         if column is not None and str(column) not in names:
-            mend = did_you_mean(str(column), names) or "write one of these"
+            mend = _other_separator(names) or did_you_mean(str(column), names)
+            mend = mend or "write one of these"
             found = f"no column {column!r}; there are {', '.join(names)}"
             yield Problem(f"{path}: data.{option}", found, mend)
 
@@ -124,8 +126,28 @@ def _unnamed(where: str, options: ReadOptions, names: Sequence[str]) -> Iterator
         return
     found = f"the first row is taken for the names of the columns: {', '.join(names)[:80]}"
     known = f"known are {', '.join(sorted(options.columns or ()))}"
-    numbers = "data.text_column_name=0" + " data.label_column_name=1" * (len(names) > 1)
-    mend = f"set {numbers} if it is a sample, else to two of these names"
+    mend = _other_separator(names) or _how_to_name(len(names))
     if options.of_words:
         mend += "; a word and its label a line are data.format=conll"
     yield Problem(where, f"{found}; {known}", mend)
+
+
+def _how_to_name(width: int) -> str:
+    if width == 1:
+        return "set data.text_column_name=0 if it is a sample, else to this name"
+    numbers = "data.text_column_name=0 data.label_column_name=1"
+    if width > 2:
+        numbers = "data.text_column_name and data.label_column_name to two numbers from 0 to "
+        numbers += str(width - 1)
+    return f"set {numbers} if it is a sample, else to two of these names"
+
+
+def _other_separator(names: Sequence[str]) -> str:
+    """What to do with a table whose only column holds another separator; "" for others."""
+    if len(names) > 1:
+        return ""
+    name = next((name for mark, name in SEPARATORS.items() if mark in names[0]), "")
+    return name and (
+        f"its fields seem to be separated by {name}: separate them by commas (data.format=csv) or "
+        "TABs (data.format=tsv)"
+    )

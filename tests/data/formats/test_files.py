@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
+import pyarrow.parquet
 import pytest
 
 from bigft.config.errors import BadInput
@@ -119,6 +122,52 @@ def test_what_stands_in_the_place_of_data_is_named(
 ) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
     assert refusal(tmp_path / "a.jsonl", format=format) == f"a.jsonl: {error}"
+
+
+def tar(content: bytes) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as file:
+        member = tarfile.TarInfo("a.jsonl")
+        member.size = len(content)
+        file.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def parquet(rows: list[dict[str, object]]) -> bytes:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+UNPACK = "unpack it, and name a file of it"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (tar(b"{}\n"), f"a tar archive; {UNPACK}"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", f"a 7z archive; {UNPACK}"),
+        (b"PK\x03\x04\x14\x00", f"a ZIP archive (or a spreadsheet); {UNPACK}"),
+        (parquet([{"text": "a"}]), "a Parquet file that is compressed as a whole; decompress it: "
+                                   "what a Parquet file holds is compressed already"),
+        (gzip.compress(b"{}\n"), "compressed twice; decompress it once"),
+    ],
+    ids=["tar", "7z", "zip", "parquet", "gzip"],
+)  # fmt: skip
+@COMPRESSED
+def test_what_a_compressed_file_holds_is_named_where_it_is_no_data(
+    tmp_path: Path, content: bytes, error: str, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(compress(content))
+    assert refusal(path) == f"a{suffix}: {error}"
+
+
+def test_a_tar_archive_is_named_and_a_text_that_says_ustar_is_a_text(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar(b"{}\n"))
+    assert refusal(tmp_path / "a.tar") == f"a.tar: a tar archive; {UNPACK}"
+    (tmp_path / "a.txt").write_text("ustar\n" * 100)
+    assert len(read_records([str(tmp_path / "a.txt")], ReadOptions(of_words=False))) == 100
 
 
 def test_a_pointer_in_a_saved_directory_is_named(tmp_path: Path) -> None:

@@ -49,21 +49,36 @@ def test_an_absent_split_names_the_others(hub: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "why"),
-    [
-        ("nobody/nothing", None, "Couldn't reach 'nobody/nothing' on the Hub"),
-        ("{hub}", "other", "BuilderConfig 'other' not found. Available: ['default']"),
-    ],
-)
-def test_what_cannot_be_loaded_is_refused_by_its_key(
-    hub: str, name: str, config: str | None, why: str
-) -> None:
-    name = name.format(hub=hub)
-    message = refusal(lambda: list(stream_hub(name, config, None, "train", ReadOptions())))
+def test_what_cannot_be_loaded_is_refused_by_its_key() -> None:
+    name = "nobody/nothing"
+    message = refusal(lambda: list(stream_hub(name, None, None, "train", ReadOptions())))
     assert message.startswith(f"data.dataset_name: {name!r} cannot be loaded (")
-    assert why in message
+    assert "Couldn't reach 'nobody/nothing' on the Hub" in message
     assert message.endswith("; mend it, data.dataset_config_name or data.dataset_revision")
+
+
+@pytest.mark.parametrize(("config", "told"), [(None, ""), ("fr", "no 'fr'; ")])
+def test_a_data_set_of_several_configurations_names_them(
+    tmp_path: Path, config: str | None, told: str
+) -> None:
+    card = "---\nconfigs:\n- config_name: en\n  data_files: en.jsonl\n"
+    (tmp_path / "README.md").write_text(f"{card}- config_name: de\n  data_files: de.jsonl\n---\n")
+    for name in ("en", "de"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "a"}\n')
+    hub = str(tmp_path)
+    expected = (
+        f"data.dataset_config_name: {told}{hub!r} has the configurations en, de; name one of them"
+    )
+    assert refusal(lambda: hub_splits(hub, config, None)) == expected
+    assert refusal(lambda: hub_version(hub, config, None)) == expected
+    assert hub_splits(hub, "de", None) == ["train"]
+
+
+def test_a_configuration_that_a_data_set_has_not_is_refused_by_its_key(hub: str) -> None:
+    assert refusal(lambda: hub_splits(hub, "other", None)) == (
+        f"data.dataset_config_name: no 'other'; {hub!r} has the configurations default; "
+        "name one of them"
+    )
 
 
 def test_a_saved_directory_is_no_hub_data_set(tmp_path: Path) -> None:

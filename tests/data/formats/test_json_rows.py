@@ -158,3 +158,26 @@ def test_published_json_lines(
     folder, name = file.split("/")
     records = read_records([str(real_data(folder) / name)], ReadOptions())
     assert len(records) == num_records
+
+
+def test_one_line_with_a_list_under_data_that_holds_no_rows_is_a_row(
+    read: Callable[..., object],
+) -> None:
+    assert read('{"data": [1, 2], "text": "a"}') == [(1, {"data": [1, 2], "text": "a"})]
+    assert read('{"data": ["q"], "id": 1}\n') == [(1, {"data": ["q"], "id": 1})]
+    assert read('{"data": [{"a": 1}], "version": 2}') == [(1, {"a": 1})]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[{"a": 1},\n{"a": 2}]\n', "1: a JSON array, not an object a line; set data.format=json"),
+        ('\n[\n{"a": 1}\n]\n', "2: a JSON array, not an object a line; set data.format=json"),
+        ('{\n "a": 1\n}\n' * 9,
+         "1: an object over several lines; write each object in one line (`jq -c . FILE`)"),
+    ],
+)  # fmt: skip
+def test_json_that_is_no_json_lines_is_told_once(
+    read: Callable[..., object], text: str, told: str
+) -> None:
+    assert refusal(read, text, "jsonl") == [told]

@@ -171,6 +171,8 @@ def test_a_nul_byte_names_its_place(tmp_path: Path) -> None:
 def test_utf16_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.conll"
     path.write_bytes("a O\nb O\n".encode("utf-16"))
+    assert refusal(path) == [f"{path}:1: UTF-16; save it as UTF-8"]
+    path.write_bytes("a O\nb O\n".encode("utf-16-be"))  # without a mark
     assert all(line.endswith("save it as UTF-8 text") for line in refusal(path))
 
 
@@ -190,12 +192,16 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_directory_names_a_file_in_it(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == [f"{tmp_path}: a directory, not a file"]
+    told = f"{tmp_path}: a directory, not a file; name {{}}, or a data set's whole directory as "
+    told += "data.dataset_name"
+    (tmp_path / "README.md").write_text("# Data\n")
+    (tmp_path / "c").mkdir()
+    assert refusal(tmp_path) == [told.format("its files")]
     (tmp_path / "b.conll").write_text("a O\n")
     (tmp_path / "a.conll").write_text("a O\n")
-    told = [f"{tmp_path}: a directory, not a file; name a file in it, such as a.conll"]
-    assert refusal(tmp_path) == told
-    assert refusal(tmp_path, format="conll") == told
+    shown = [told.format("a file in it, such as a.conll")]
+    assert refusal(tmp_path) == shown
+    assert refusal(tmp_path, format="conll") == shown
 
 
 @pytest.mark.parametrize("format", ["auto", "conll", "conllu", "jsonl", "text"])
@@ -226,11 +232,21 @@ def test_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
 
 def test_more_than_twenty_problems_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    path.write_text("a O\n" + "b\n" * 20)
+    wrong = [f"b{number}\n" for number in range(21)]
+    path.write_text("a O\n" + "".join(wrong[:20]))
     assert len(refusal(path)) == 20
-    path.write_text("a O\n" + "b\n" * 21)
+    path.write_text("a O\n" + "".join(wrong))
     lines = refusal(path)
     assert lines[20:] == [f"{path}: ... and more; these are the first 20 problems"]
+
+
+def test_what_is_wrong_alike_in_many_lines_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("a O\n" + "b\n" * 30)
+    first, last = refusal(path)
+    assert first.startswith(f"{path}:2: 1 column where the file has 2: 'b'; ")
+    assert first.endswith(f" (19 more alike: {path}:3, {path}:4, {path}:5, ...)")
+    assert last == f"{path}: ... and more; these are the first 20 problems"
 
 
 def test_what_cannot_be_read_is_refused_by_its_reason(

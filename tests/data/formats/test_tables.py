@@ -211,3 +211,21 @@ def test_a_row_with_a_known_name_names_the_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,topic\nx,y\n")
     assert rows(path, columns=frozenset({"text"})) == [(2, {"text": "x", "topic": "y"})]
     assert rows(path, columns=frozenset(), text_column_name="topic")[0][0] == 2
+    path = write(tmp_path / "b.csv", "a,b,c,d\n")
+    (line,) = refusal(path, columns=frozenset({"text"}), of_words=False)
+    numbers = "data.text_column_name and data.label_column_name to two numbers from 0 to 3"
+    assert f"; set {numbers} if it is a sample, else to two of these names" in line
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "TABs"), ("|", "bars")])
+@pytest.mark.parametrize("asked", [None, "text"])
+def test_a_table_with_another_separator_is_told_which(
+    tmp_path: Path, mark: str, name: str, asked: str | None
+) -> None:
+    path = write(tmp_path / "a.csv", f"text{mark}label\na{mark}b\n")
+    known = frozenset({"text", "label"})
+    (line,) = refusal(path, columns=known, text_column_name=asked, of_words=False)
+    assert line.endswith(
+        f"; its fields seem to be separated by {name}: separate them by commas (data.format=csv) "
+        "or TABs (data.format=tsv)"
+    )
