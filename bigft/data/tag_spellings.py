@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from bigft.data.tag_schemes import OUTSIDE, PREFIXES, Scheme, detect_scheme, scheme_violations
+from bigft.data.tag_schemes import (
+    OUTSIDE,
+    PREFIXES,
+    Scheme,
+    detect_scheme,
+    scheme_violations,
+    split_tag,
+)
 
 # Where the prefix (B) and the type (X) stand, and what separates them. Capitals do not matter.
 SPELLINGS = tuple(form for mark in "-_:./| " for form in (f"B{mark}X", f"X{mark}B"))
 OUTSIDE_NAMES = frozenset({"o", "0", "out", "outside", "other", "none", "null", "_", "-", "*"})
+OUTSIDE_LETTERS = frozenset({"o", "0"})  # an O mistyped; beside an O the other names may be types
 # Of the words with a type. Plain labels that only look like tags (E_coli, S_aureus) break every
 # scheme at most of their words; five published corpora break their own at none.
 MAX_BROKEN_SHARE = 0.1
@@ -38,21 +46,23 @@ class Tagging(NamedTuple):
 def detect_tagging(sequences: Sequence[Sequence[str]]) -> Tagging:
     """The scheme, and the spelling where B-X and O are written otherwise.
 
-    Another spelling must read every label, two with a type at least, and the tags must then keep a
-    scheme but for MAX_BROKEN_SHARE. What is in no spelling is plain: the scheme "none".
+    Another spelling must read every label, two with a type at least where the tags keep no scheme
+    as they are, and the tags must then keep one but for MAX_BROKEN_SHARE. What is in no spelling is
+    plain: the scheme "none".
 
     Args:
         sequences: the tags of a whole training set.
     """
     scheme = detect_scheme(sequences)
-    if scheme is not Scheme.NONE:
-        return Tagging(scheme)
     counts = Counter(tag for tags in sequences for tag in tags)
-    best, least = Tagging(Scheme.NONE), MAX_BROKEN_SHARE
+    if scheme is not Scheme.NONE and not _outside_otherwise(counts):
+        return Tagging(scheme)
+    best, least = Tagging(scheme), MAX_BROKEN_SHARE
+    num_types = 2 if scheme is Scheme.NONE else 1
     for spelling in SPELLINGS:
         read = {tag: _read(tag, spelling) for tag in counts}
         typed = {tag for tag in read.values() if tag not in (None, OUTSIDE)}
-        if None in read.values() or len(typed) < 2:
+        if None in read.values() or len(typed) < num_types:
             continue
         usual = [respelled(tags, spelling) for tags in sequences]
         scheme = detect_scheme(usual)
@@ -70,14 +80,38 @@ def respelled(tags: Iterable[str], spelling: str | None) -> list[str]:
     return [_read(tag, spelling) or tag for tag in tags]
 
 
+def _outside_otherwise(labels: Collection[str]) -> bool:
+    """Whether tags of a scheme have another name for what is outside of entities."""
+    names = {label for label in labels if label.lower() in OUTSIDE_NAMES} - {OUTSIDE}
+    return bool(names) and (OUTSIDE not in labels or names <= OUTSIDE_LETTERS)
+
+
 def tagging_notes(tagging: Tagging, sequences: Iterable[Sequence[str]]) -> list[str]:
     """How a training set's labels were understood, where that needs a word: in another spelling,
-    or as plain labels, of which one names what is outside of entities or looks like a tag."""
+    as different ones that differ in case only, or as plain labels, of which one names what is
+    outside of entities or looks like a tag, or which are one label only."""
     labels = sorted({tag for tags in sequences for tag in tags})
+    read = respelled(labels, tagging.spelling)
+    notes = _case_notes(set(read))
     if tagging.spelling is not None:
-        read = respelled(labels, tagging.spelling)
         changed = [f"{a} as {b}" for a, b in zip(labels, read, strict=True) if a != b]
-        return [f"{len(changed)} of {len(labels)} labels are respelled: {_listed(changed)}"]
+        return [f"{len(changed)} of {len(labels)} labels are respelled: {_listed(changed)}", *notes]
+    return notes + _plain_notes(tagging, labels)
+
+
+def _case_notes(labels: Collection[str]) -> list[str]:
+    alike: dict[str, list[str]] = {}
+    for label in sorted({split_tag(label)[1] for label in labels}):
+        alike.setdefault(label.lower(), []).append(label)
+    differing = [name for names in alike.values() if len(names) > 1 for name in names]
+    if not differing:
+        return []
+    return [f"labels that differ in case only are different ones: {_listed(differing)}"]
+
+
+def _plain_notes(tagging: Tagging, labels: list[str]) -> list[str]:
+    if len(labels) == 1 and labels != [OUTSIDE]:
+        return [f"every label of the training set is {labels[0]!r}: there is nothing to tell apart"]
     outside = [name for name in labels if name.isalnum() and name.lower() in OUTSIDE_NAMES]
     tags = [name for name in labels if _looks_like_a_tag(name)]
     if tagging.scheme is not Scheme.NONE or not (outside or tags):

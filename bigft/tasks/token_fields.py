@@ -10,17 +10,24 @@ from typing import Any
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
 from bigft.data.records import Record
-from bigft.data.tag_schemes import Scheme, scheme_violations, to_bio
+from bigft.data.tag_schemes import Scheme, are_bio, scheme_violations, to_bio
 from bigft.data.tag_spellings import Tagging, respelled
-from bigft.tasks.token_spans import Borders, from_spans
+from bigft.tasks.token_spans import SpanTally, from_spans, without_doubled_prefix
 
 # Tried in this order where the config names no field.
 TEXT_FIELDS = ("tokens", "words", "text")
 TAG_FIELDS = ("ner_tags", "tags", "labels")
-SPAN_FIELDS = ("spans", "entities", "label")
+SPAN_FIELDS = ("spans", "entities", "label", "labels", "ner")
 KEPT_FIELDS = ("id", "text", "offsets", "lines")
 
 OUTSIDE = "O"
+# Keys by which the files of other tools are known, and what to do with them.
+OF_TOOLS = {
+    ("data", "annotations"): "this is Label Studio's JSON: export JSON_MIN or CONLL2003 instead",
+    ("classes", "annotations"): 'write {"text": ..., "entities": [[0, 5, "PER"]]} for each text',
+    ("tokenized_text", "ner"): "write tokens and ner_tags, a tag for each token",
+}
+SPACED = "have labels with white space around them, which is left out"
 IDS_BEGIN_ANEW = "have an id that a record of another file has too: ids are told apart by file"
 BIO_TAG = re.compile(r"[BI]-(.+)")
 
@@ -63,29 +70,36 @@ def normalise(
     normalised: list[Record] = []
     problems: list[Problem] = []
     first_with: dict[Any, Record] = {}  # by id, and by file and id
-    borders = Borders()
-    known = None if label_list is None else frozenset(label_list)
+    tally = SpanTally()
     for record in records:
         try:
             record = _with_id(record, first_with, split)
+            _check_accepted(record)
             text = _text(record, text_column_name)
             field, labels = _labels(record, text, label_column_name, require_labels)
             if isinstance(text, str):
-                fields = from_spans(record, text, labels, field, borders)
+                fields = from_spans(record, text, labels, field, tally)
             else:
                 fields = {"tokens": text, "tags": _tags(record, text, labels, field, label_list)}
+                if any(isinstance(tag, str) and tag != tag.strip() for tag in labels or ()):
+                    record = replace(record, notes=(*record.notes, SPACED))
             kept = {name: record.fields[name] for name in KEPT_FIELDS if name in record.fields}
             normalised.append(replace(record, fields=kept | fields))
-            _check_tokens(normalised[-1], known)
+            _check_tokens(normalised[-1])
         except BadInput as error:
             problems += error.problems
             if len(problems) > MAX_PROBLEMS:
                 break
     if problems:
         raise BadInput(capped(problems, f"data.{split}_file"))
-    borders.check(split)
+    tally.check(split)
+    _check_words(normalised, split)
+    if tally.are_tags:
+        normalised = list(map(without_doubled_prefix, normalised))
+    if label_list is not None:
+        _check_known(normalised, label_list, tally.num_spans > 0)
     if notes is not None:
-        notes += borders.notes(split)
+        notes += tally.notes(split)
     return normalised
 
 
@@ -162,7 +176,9 @@ def _find(record: Record, option: str, asked: str | int | None, usual: Sequence[
     """The name of the field to take; None if it is absent."""
     # A reader of columns has already picked the asked ones, and gives them the usual names.
     if asked is None or "lines" in record.fields:
-        return next((name for name in usual if name in record.fields), None)
+        there = [name for name in usual if name in record.fields]
+        filled = [name for name in there if record.fields[name] is not None]
+        return next(iter(filled or there), None)
     if isinstance(asked, int):
         found = f"column number {asked}, but the fields have names: {', '.join(record.fields)}"
         raise BadInput(Problem(f"{record.where}: data.{option}", found, "write a field's name"))
@@ -174,6 +190,8 @@ def _absent(record: Record, option: str, asked: str | int | None, usual: Sequenc
     found = f"no field {' or '.join(names)}; there are {', '.join(record.fields) or 'none'}"
     guesses = [did_you_mean(name, list(record.fields)) for name in names]
     mend = next(filter(None, guesses), "name the field") + f" (data.{option})"
+    tools = [known for keys, known in OF_TOOLS.items() if record.fields.keys() >= {*keys}]
+    mend = next(iter(tools), mend)
     return Problem(record.where, found, mend)
 
 
@@ -183,6 +201,9 @@ def _text(record: Record, asked: str | int | None) -> str | list[str]:
     if name is None:
         raise BadInput(_absent(record, "text_column_name", asked, TEXT_FIELDS))
     value = record.fields[name]
+    are_objects = isinstance(value, list) and any(isinstance(token, dict) for token in value)
+    if asked is None and are_objects and isinstance(record.fields.get("text"), str):
+        return str(record.fields["text"])  # Prodigy writes where the tokens of `text` lie, too
     if not isinstance(value, str | list):
         found = f"the field {name} is {value!r}"
         raise BadInput(Problem(record.where, found, "write a list of tokens, or a text"))
@@ -207,6 +228,11 @@ def _labels(
     if not isinstance(value, list):
         found = f"the field {name} is {value!r}"
         raise BadInput(Problem(record.where, found, f"write a list of {kind}"))
+    other = _find(record, "label_column_name", None, [field for field in usual if field != name])
+    if asked is None and other is not None and not value and record.fields[other]:
+        found = f"the field {name} is empty, but {other} is not"
+        mend = f"set data.label_column_name to {name} or to {other}"
+        raise BadInput(Problem(record.where, found, mend))
     return name, value
 
 
@@ -226,8 +252,10 @@ def _tags(
     tags: list[str | None] = []
     problems: list[Problem] = []
     for at, label in enumerate(labels):
-        if label is None or (isinstance(label, str) and label):
-            tags.append(label)
+        if label is None:
+            tags.append(None)
+        elif isinstance(label, str) and label.strip():
+            tags.append(label.strip())
         elif isinstance(label, bool) or not isinstance(label, int):
             found = f"{label!r} in {name} is no tag"
             problems.append(Problem(_at(record, at), found, "write a label, or null for no target"))
@@ -246,19 +274,56 @@ def _tags(
     return tags
 
 
-def _check_tokens(record: Record, known: frozenset[str] | None) -> None:
+def _check_tokens(record: Record) -> None:
     tokens, tags = record.fields["tokens"], record.fields["tags"]
-    problems: list[Problem] = []
     if not tokens:
-        problems.append(Problem(record.where, "no token", "delete the record, or write its text"))
-    for at, (token, tag) in enumerate(zip(tokens, tags, strict=True)):
-        # Published corpora hold empty tokens outside of entities; only a label there is a loss.
-        if not token.strip() and tag not in (OUTSIDE, None):
-            found = f"the token {token!r} is empty, but has the label {tag}"
-            problems.append(Problem(_at(record, at), found, "write the token, or the label O"))
-        if known is not None and tag is not None and tag not in known:
-            mend = did_you_mean(tag, sorted(known)) or f"there are {', '.join(sorted(known))}"
-            found = f"the label {tag!r} is not in data.label_list"
-            problems.append(Problem(_at(record, at), found, mend))
+        raise BadInput(Problem(record.where, "no token", "delete the record, or write its text"))
+    # Published corpora hold empty tokens outside of entities; only a label there is a loss.
+    problems = [
+        Problem(
+            _at(record, at),
+            f"the token {token!r} is empty, but has the label {tag}",
+            "write the token, or the label O",
+        )
+        for at, (token, tag) in enumerate(zip(tokens, tags, strict=True))
+        if not token.strip() and tag not in (OUTSIDE, None)
+    ]
     if problems:
         raise BadInput(problems)
+
+
+def _check_words(records: Sequence[Record], split: str) -> None:
+    """Raises BadInput where words and tags have changed places."""
+    words = {word for record in records for word in record.fields["tokens"]}
+    if OUTSIDE in words and are_bio(words):
+        found = f"every word is a tag ({', '.join(sorted(words)[:5])})"
+        mend = "swap data.text_column_name and data.label_column_name"
+        raise BadInput(Problem(f"data.{split}_file", found, mend))
+
+
+def _check_accepted(record: Record) -> None:
+    """Prodigy keeps what an annotator turned down beside what was accepted."""
+    answer = record.fields.get("answer")
+    if "_task_hash" in record.fields and answer in ("reject", "ignore"):
+        found = f"the answer of Prodigy's annotator is {answer!r}"
+        raise BadInput(Problem(record.where, found, "keep records with the answer accept only"))
+
+
+def _check_known(records: Sequence[Record], label_list: Sequence[str], of_spans: bool) -> None:
+    """Raises BadInput with up to MAX_PROBLEMS labels that are not in the list."""
+    known = frozenset(label_list)
+    if of_spans and not any(map(BIO_TAG.fullmatch, known)):
+        found = f"{', '.join(label_list)}: spans become tags, and none of these is one"
+        mend = f"write O, B-{label_list[-1]}, I-{label_list[-1]} and so on"
+        raise BadInput(Problem("data.label_list", found, mend))
+    problems: list[Problem] = []
+    for record in records:
+        for at, tag in enumerate(record.fields["tags"]):
+            if tag is not None and tag not in known:
+                mend = did_you_mean(tag, sorted(known)) or f"there are {', '.join(sorted(known))}"
+                found = f"the label {tag!r} is not in data.label_list"
+                problems.append(Problem(_at(record, at), found, mend))
+        if len(problems) > MAX_PROBLEMS:
+            break
+    if problems:
+        raise BadInput(capped(problems, records[0].file))

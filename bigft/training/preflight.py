@@ -17,6 +17,7 @@ from bigft.config.deepspeed import deepspeed_config
 from bigft.config.errors import BadInput, Problem, collect, reason
 from bigft.config.load import check_batch
 from bigft.config.sections import RunConfig
+from bigft.data.tag_schemes import OUTSIDE
 from bigft.models.adapt import is_peft
 from bigft.models.load import load_model, load_model_config
 from bigft.models.weights import fit_of
@@ -66,6 +67,8 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         with collect(problems):
             check_metric(run)
         with collect(problems):
+            check_labels(run)
+        with collect(problems):
             check_rows(run)
     if run is not None and skeleton is not None:
         with collect(problems):
@@ -102,6 +105,16 @@ def check_metric(run: Run) -> None:
     nearest = get_close_matches(asked.removeprefix("eval_"), names, n=1)
     mend = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
     raise BadInput(Problem("train.metric_for_best_model", f"no metric {asked!r}", mend))
+
+
+def check_labels(run: Run) -> None:
+    """Raises BadInput if nothing is labelled in the training set."""
+    if run.task.labels != [OUTSIDE]:
+        return
+    data = run.config.data
+    key = "data.dataset_name" if data.dataset_name is not None else "data.train_file"
+    found = f"no entity in it: every label is {OUTSIDE}, and there is nothing to learn"
+    raise BadInput(Problem(key, found, "check the labels, and data.label_column_name"))
 
 
 def check_export(run: Run, model: PreTrainedModel) -> list[str]:

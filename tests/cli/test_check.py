@@ -100,3 +100,30 @@ def test_a_number_of_ranks_that_is_none(
     assert exit_.value.code == 2
     error = f"error: argument --nproc: '{number}' is not a whole number above 0"
     assert capsys.readouterr().err.splitlines()[-1] == f"bigft check: {error}"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"tokens": ["ann", "left"], "ner_tags": ["O", "O"]},
+        {"text": "ann left", "spans": []},
+        {"text": "ann left", "spans": [[0, 3, "O"]]},
+    ],
+)
+def test_a_training_set_without_any_entity_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], row: dict[str, object]
+) -> None:
+    Path("train.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+    assert main(["check", "config.yaml", "data.test_file=[]"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "config.yaml:5: data.train_file: no entity in it: every label is O, and there is nothing "
+        "to learn; check the labels, and data.label_column_name\n"
+    )
+
+
+def test_a_training_set_of_one_label_beside_no_o_is_no_refusal(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("train.jsonl").write_text('{"tokens": ["ann"], "ner_tags": ["NOUN"]}\n' * 3)
+    assert main(["check", "config.yaml", "data.test_file=[]"]) == 0
+    assert "note: every label of the training set is 'NOUN'" in capsys.readouterr().out

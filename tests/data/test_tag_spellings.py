@@ -51,6 +51,20 @@ def test_what_is_outside_may_have_another_name(outside: str) -> None:
     assert respelled(corpus[0], "B-X") == ["B-PER", "I-PER", "O", "O"]
 
 
+@pytest.mark.parametrize("outside", ["o", "0", "OUT", "Other", "_", "*"])
+@pytest.mark.parametrize("tags", [["B-PER", "I-PER"] * 3, ["B-PER"] * 3, ["B-PER", "E-PER"] * 3])
+def test_tags_may_outnumber_what_is_outside(tags: list[str], outside: str) -> None:
+    found = detect_tagging([[*tags, outside]])
+    assert found == Tagging(Scheme.IOBES if "E-PER" in tags else Scheme.BIO, "B-X")
+    assert respelled([*tags, outside], found.spelling) == [*tags, "O"]
+
+
+def test_only_a_mistyped_o_is_outside_beside_an_o() -> None:
+    tags = ["B-PER", "I-PER", "B-LOC", "O"]
+    assert detect_tagging([[*tags, "o", "0"]]) == Tagging(Scheme.BIO, "B-X")
+    assert detect_tagging([[*tags, "OTHER"]]) == Tagging(Scheme.BIO)  # refused: it may be a type
+
+
 def test_tags_that_are_usual_but_for_a_few_are_not_respelled() -> None:
     corpus = [["B-PER", "I-PER"], ["B-LOC", "O"], ["B_LOC", "o"]]
     assert detect_tagging(corpus) == Tagging(Scheme.BIO)
@@ -111,3 +125,22 @@ def test_a_tagging_comes_back_from_json() -> None:
     for tagging in (Tagging(Scheme.IOB1), Tagging(Scheme.BIO, "X_B")):
         assert Tagging.of([str(tagging.scheme), tagging.spelling]) == tagging
     assert Tagging.of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("corpus", "names"),
+    [
+        ([["B-PER", "I-PER", "B-per", "O"]], "PER, per"),
+        ([["NOUN", "Noun", "VERB"]], "NOUN, Noun"),
+        ([["PER-B", "PER-I", "per-B", "O"]], "PER, per"),
+    ],
+)
+def test_labels_that_differ_in_case_only_are_noted(corpus: list[list[str]], names: str) -> None:
+    notes = tagging_notes(detect_tagging(corpus), corpus)
+    assert f"labels that differ in case only are different ones: {names}" in notes
+
+
+def test_a_training_set_of_one_plain_label_is_noted() -> None:
+    assert tagging_notes(PLAIN, [["NOUN", "NOUN"], ["NOUN"]]) == [
+        "every label of the training set is 'NOUN': there is nothing to tell apart"
+    ]

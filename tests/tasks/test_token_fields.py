@@ -137,7 +137,8 @@ def test_an_empty_token_may_only_be_outside() -> None:
         ),
         (
             {"text": "a", "span": []},
-            "a.jsonl:1: no field spans or entities or label; there are text, span; "
+            "a.jsonl:1: no field spans or entities or label or labels or ner; "
+            "there are text, span; "
             "did you mean span? (data.label_column_name)",
         ),
         (
@@ -207,9 +208,9 @@ def test_a_problem_in_columns_names_the_line_of_its_token() -> None:
 
 
 def test_problems_are_collected_and_cut_at_twenty() -> None:
-    bad = {"tokens": ["a"], "tags": []}
-    assert len(refusal(*[bad] * 20)) == 20
-    lines = refusal(*[bad] * 30)
+    bad = [{"tokens": ["a"], "tags": ["X"] * number} for number in range(2, 32)]
+    assert len(refusal(*bad[:20])) == 20
+    lines = refusal(*bad)
     assert len(lines) == 21
     assert lines[20] == "data.train_file: ... and more; these are the first 20 problems"
 
