@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -54,7 +55,7 @@ def run(args: Namespace) -> int:
         return chat(trained)
     batch_size = args.batch_size or trained.config.train.per_device_eval_batch_size
     records = _records(trained.task, lines, problems)
-    output = _opened("--output", args.output, "w") if args.output else sys.stdout
+    output = _output(args.output) if args.output else sys.stdout
     try:
         with collect(problems):
             for prediction in trained.predict(records, batch_size):
@@ -94,7 +95,7 @@ def _lines_of(args: Namespace, problems: list[Problem]) -> Iterator[_Line]:
         return (_Line(text, "--text", number) for number, text in enumerate(args.text, 1))
     if args.file is None:
         return _lines(sys.stdin.buffer, "stdin", problems)
-    return _lines(_opened("--file", args.file, "rb"), str(args.file), problems)
+    return _lines(_input(args.file), str(args.file), problems)
 
 
 def _records(task: Task, lines: Iterable[_Line], problems: list[Problem]) -> Iterator[Record]:
@@ -127,9 +128,36 @@ def _record(task: Task, line: _Line, index: int) -> Record:
     raise BadInput(Problem(where, "no string `text` in the object", 'write {"text": "..."}'))
 
 
-def _opened(option: str, path: Path, mode: str) -> IO[Any]:
+def _input(path: Path) -> Iterable[bytes]:
+    """The file's lines, decompressed; a pipe's as they come.
+
+    Raises BadInput for what is no data.
+    """
+    from bigft.data.formats.files import check_content, open_data
+
+    with _opened("--file", path):
+        if not path.is_file():
+            return path.open("rb")
+        check_content(str(path))
+
+    def lines() -> Iterator[bytes]:
+        with open_data(str(path)) as file:
+            yield from file
+
+    return lines()
+
+
+def _output(path: Path) -> IO[str]:
+    from bigft.data.formats.files import create_data
+
+    with _opened("--output", path):
+        return create_data(str(path))
+
+
+@contextmanager
+def _opened(option: str, path: Path) -> Iterator[None]:
     try:
-        return path.open(mode, encoding=None if "b" in mode else "utf-8")
+        yield
     except OSError as error:
         problem = Problem(f"{option} {path}", str(error.strerror), "name another file")
         raise BadInput(problem) from error

@@ -14,6 +14,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -47,9 +48,13 @@ COMPRESSED_SUFFIXES = {".gz", ".zst", ".bz2", ".xz"}
 
 
 def check_file(path: str) -> None:
-    """Raises BadInput for an existing path that is no data: a pipe, a pointer, an archive. So is
-    what a compressed file holds, where it is read by its end or in parts."""
+    """Raises BadInput for an existing path that is no data: a pipe, a pointer, an archive."""
     check_is_regular(path)
+    check_content(path)
+
+
+def check_content(path: str) -> None:
+    """Raises BadInput for a file that is no data, or that holds none where it is decompressed."""
     stored = _head(path)
     with open_data(path) as file:
         head = file.read(HEAD)
@@ -120,6 +125,14 @@ def open_data(path: str) -> Iterator[IO[bytes]]:
         raise BadInput(Problem(path, found, "compress it again, or fetch it again")) from error
 
 
+def create_data(path: str) -> IO[str]:
+    """A new file for UTF-8 text, compressed as its suffix says. Raises OSError."""
+    compress = COMPRESS.get(PurePath(path.lower()).suffix)
+    if compress is None:
+        return open(path, "w", encoding="utf-8")
+    return io.TextIOWrapper(compress(path), encoding="utf-8")
+
+
 def _decompressor(head: bytes) -> Callable[[str], Any] | None:
     return next((DECOMPRESS[magic] for magic in DECOMPRESS if magic.match(head)), None)
 
@@ -130,6 +143,18 @@ def _open_zstd(path: str) -> Any:
     return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))
 
 
+def _create_zstd(path: str) -> Any:
+    import pyarrow
+
+    return pyarrow.output_stream(path, compression="zstd")
+
+
+COMPRESS: dict[str, Callable[[str], Any]] = {
+    ".gz": partial(gzip.open, mode="wb"),
+    ".zst": _create_zstd,
+    ".bz2": partial(bz2.open, mode="wb"),
+    ".xz": partial(lzma.open, mode="wb"),
+}
 DECOMPRESS: dict[re.Pattern[bytes], Callable[[str], Any]] = {
     re.compile(rb"\x1f\x8b"): gzip.open,
     re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"): _open_zstd,
