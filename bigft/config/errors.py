@@ -30,13 +30,15 @@ class Problem:
 
 
 class BadInput(Exception):
-    """Input that bigft refuses; str() is one `where: what; how to mend it` line per problem.
+    """Input that bigft refuses; str() is one `where: what; how to mend it` line per problem, the
+    same problem once.
 
     Every verb turns it into those lines on stderr and exit code 2.
     """
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
-        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        several = [problems] if isinstance(problems, Problem) else problems
+        self.problems = list(dict.fromkeys(several))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[list[Problem]]]:
