@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--file",
         type=Path,
         help="one text a line, or JSONL with `text` (causal-lm: or `messages`, `prompt`, "
-        "`instruction`)",
+        "`instruction`); may be compressed, as .gz, .zst, .bz2 or .xz",
     )
     source.add_argument("--chat", action="store_true", help="talk with a causal-lm")
     parser.add_argument("--output", type=Path, help="a file instead of stdout")
@@ -94,7 +94,23 @@ def _lines_of(args: Namespace, problems: list[Problem]) -> Iterator[_Line]:
         return (_Line(text, "--text", number) for number, text in enumerate(args.text, 1))
     if args.file is None:
         return _lines(sys.stdin.buffer, "stdin", problems)
-    return _lines(_opened("--file", args.file, "rb"), str(args.file), problems)
+    from bigft.data.formats.files import not_fetched
+
+    name, stream = str(args.file), _opened("--file", args.file, "rb")
+    if not args.file.is_file():  # a pipe, which can be opened only once
+        return _lines(stream, name, problems)
+    stream.close()
+    if pointers := not_fetched(name):
+        raise BadInput(pointers)
+    return _file_lines(name, problems)
+
+
+def _file_lines(name: str, problems: list[Problem]) -> Iterator[_Line]:
+    """Those of a file that may be compressed."""
+    from bigft.data.formats.files import open_data
+
+    with collect(problems), open_data(name) as file:
+        yield from _lines(file, name, problems)
 
 
 def _records(task: Task, lines: Iterable[_Line], problems: list[Problem]) -> Iterator[Record]:
