@@ -190,12 +190,12 @@ def test_every_difference_is_told_at_once(here: Path) -> None:
 
 def test_every_key_that_changed_is_told_with_its_two_values(here: Path) -> None:
     directory = saved(run_of(*PACKED), 3)
-    changed = ["data.max_seq_length=128", "train.per_device_train_batch_size=4", "train.seed=7"]
+    changed = ["data.max_seq_length=128", "train.per_device_train_batch_size=2", "train.seed=7"]
     said = refusal(run_of(*PACKED, *changed, RESUME + "true"), directory)
     for key, then, now in (
         ("train.seed", 42, 7),
         ("data.max_seq_length", 64, 128),
-        ("train.per_device_train_batch_size", 8, 4),
+        ("train.per_device_train_batch_size", 8, 2),
     ):
         about = f"was trained with {key} {then}, this config says {now}; keep {key} of"
         assert sum(about in line for line in said) == 1
