@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--file",
         type=Path,
         help="one text a line, or JSONL with `text` (causal-lm: or `messages`, `prompt`, "
-        "`instruction`)",
+        "`instruction`); may be compressed, as .gz, .zst, .bz2 or .xz",
     )
     source.add_argument("--chat", action="store_true", help="talk with a causal-lm")
     parser.add_argument("--output", type=Path, help="a file instead of stdout")

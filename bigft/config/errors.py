@@ -38,7 +38,8 @@ class BadInput(Exception):
     """
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
-        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        several = [problems] if isinstance(problems, Problem) else problems
+        self.problems = list(dict.fromkeys(several))
         super().__init__("\n".join(_lines(self.problems)))
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[list[Problem]]]:
@@ -47,9 +48,9 @@ class BadInput(Exception):
 
 def _lines(problems: Sequence[Problem]) -> Iterator[str]:
     alike: dict[tuple[str, str], list[str]] = {}
-    for problem in dict.fromkeys(problems):
+    for problem in problems:
         alike.setdefault((problem.what, problem.mend), []).append(problem.where)
-    for problem in dict.fromkeys(problems):
+    for problem in problems:
         first, *others = alike[problem.what, problem.mend]
         if len(others) < MAX_ALIKE:
             yield str(problem)

@@ -162,7 +162,7 @@ def prepare_split(
     work = partial(_encode_part, directory, name, encode)
     with closing(map_in_order(work, missing_parts(), num_workers or num_cores())) as outcomes:
         for found in outcomes:
-            problems += found
+            problems = list(dict.fromkeys([*problems, *found]))
             if len(problems) >= MAX_PROBLEMS:
                 raise BadInput(problems[:MAX_PROBLEMS])
     if refused or problems:
@@ -278,6 +278,7 @@ def _features(records: Iterable[Record], encode: Encode) -> Iterator[Feature]:
     for record in records:
         with collect(problems):
             yield from encode(record)
+        problems = list(dict.fromkeys(problems))  # of a key, which every record meets, once
         if len(problems) >= MAX_PROBLEMS:
             break
     if problems:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from itertools import takewhile
@@ -20,12 +20,15 @@ from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, stream_split
 from bigft.models.heads.lm import attach_lm_head
 from bigft.tasks import lm_batch
-from bigft.tasks.chat_template import Rendered, Renderer, use_template
-from bigft.tasks.conversations import columns, conversation_notes, last_answer, normalised
+from bigft.tasks.chat_template import Rendered, Renderer
+from bigft.tasks.conversations import columns, last_prompt, normalised
 from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
 from bigft.tasks.metrics.language_model import LanguageModelMetric
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
 from bigft.tasks.round_trip import RoundTrip
+from bigft.tasks.template_source import use_template
+from bigft.tasks.turns import is_learnt
+from bigft.tasks.unlearnable import NO_TEXT, NO_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,13 +97,14 @@ class CausalLM:
     def encode(self, record: Record) -> list[Feature]:
         """Of a conversation one row, cut at the right; several where the template rewrites its
         history. Of plain text windows that do not overlap."""
-        notes = conversation_notes(record.fields)
+        notes: list[str] = []
         if "text" in record.fields:
             rows = self._windows(record)
         else:
             texts = self._rendered(record)
             rows = [self._row(record, rendered) for rendered in texts]
             notes += [note for rendered in texts for note in rendered.notes]
+            notes += [NO_TEXT] if all(rendered.is_empty for rendered in texts) else []
         lost = sum(row.lost_targets for row in rows)
         rows = [row for row in rows if row.num_targets]
         if not rows:
@@ -111,6 +115,9 @@ class CausalLM:
         ]
         if lost:
             notes.append(f"are cut at {self._max_length} tokens: {self._cut_by}")
+        learnt = ([token for token in row.labels_T if token != IGNORE_INDEX] for row in rows)
+        if all(self._round_trip.is_unknown(_said(record.fields), ids_T) for ids_T in learnt):
+            notes.append(NO_TOKEN)
         notes = [*rows[-1].notes, *notes]
         return [*rows[:-1], replace(rows[-1], lost_targets=lost, notes=tuple(notes))]
 
@@ -171,7 +178,7 @@ class CausalLM:
             raise BadInput(
                 Problem(
                     "task.predict_with_generate",
-                    f"plain text ({record.where}) holds no prompt to answer",
+                    "plain text holds no prompt to answer",
                     "set it to false",
                 )
             )
@@ -302,9 +309,11 @@ class CausalLM:
         names = ("loss", "targets", "correct")
         prediction: Prediction = {name: sum(part[name] for part in parts) for name in names}
         if "generated" in parts[-1]:
-            _, prompt = last_answer(record.fields)
-            generated, reference = parts[-1]["generated"], self._reference(record)
-            prediction |= {"prompt": prompt, "generated": generated, "reference": reference}
+            prediction |= {
+                "prompt": last_prompt(record.fields),
+                "generated": parts[-1]["generated"],
+                "reference": self._reference(record),
+            }
         return prediction
 
     def metric(self, split: PreparedSplit | None = None) -> Metric:
@@ -347,6 +356,12 @@ class _Tokens(NamedTuple):
         held = self.holding(start, end)
         starts, ends = self.starts_T[held].tolist(), self.ends_T[held].tolist()
         return slice(min([start, *starts]), max([end, *ends]))
+
+
+def _said(fields: Mapping[str, Any]) -> str:
+    """The texts that are to be learnt, one behind the other."""
+    learnt = [message for message in fields.get("messages", ()) if is_learnt(message)]
+    return "".join([fields.get("text", ""), *(each.get("content", "") for each in learnt)])
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

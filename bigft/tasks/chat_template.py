@@ -13,46 +13,14 @@ from datetime import date
 from functools import cached_property
 from itertools import takewhile
 from operator import eq
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
-from bigft.tasks.conversations import ASSISTANT, Fields, Message, is_learnt
+from bigft.tasks.template_source import DIRECTIVES, PLAIN, STILL_CLOCK
+from bigft.tasks.turns import ASSISTANT, Fields, Message, is_learnt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-# What serves where the tokenizer has no template, by the form of the data. bos_token is empty
-# where the tokenizer puts none before a text. A text that holds its bos or eos gets no second one.
-BOS = "{{ '' if messages[0]['content'].startswith(bos_token) else bos_token }}"
-EOS = "{{ '' if message['content'].rstrip().endswith(eos_token) else eos_token }}"
-PLAIN = {
-    "prompt": BOS
-    + (
-        "{% for message in messages %}{{ message['content'] }}"
-        "{% if message['role'] == 'assistant' %}" + EOS + "{% endif %}{% endfor %}"
-    ),
-    "instruction": (
-        "{{ bos_token }}{% for message in messages %}"
-        "{% if message['role'] == 'assistant' %}{{ message['content'] }}" + EOS + "\n\n"
-        "{% elif message['role'] == 'user' %}"
-        "### Instruction:\n{{ message['content'] }}\n\n### Response:\n"
-        "{% else %}{{ message['content'] }}\n\n{% endif %}{% endfor %}"
-    ),
-}
-
-
-CLOCK = "strftime_now"  # what transformers calls the clock that it gives to templates
-# Put before a template, a clock that stands still. Jinja drops the line end behind a block: the
-# template begins a line of its own.
-STILL_CLOCK = (
-    f"{{% macro {CLOCK}(format) %}}{{% set ns = namespace(text=format.replace('%%', '\\0')) %}}"
-    "{% for directive, value in clock_directives.items() %}"
-    "{% set ns.text = ns.text.replace(directive, value) %}{% endfor %}"
-    "{{ ns.text.replace('\\0', '%') }}{% endmacro %}\n"
-)
-LETTERS = "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"
-DIRECTIVES = [f"%{flag}{letter}" for flag in ("", "-") for letter in LETTERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +28,7 @@ class Rendered:
     """answers: (start, end) of characters of `text`, ascending: what is to be learnt.
 
     prompt: how many characters stand before the conversation's last answer; 0: it is not in here.
+    is_empty: whether no answer in it holds anything that its message says.
     notes: what the template leaves out or does not write: see Feature.notes.
     """
 
@@ -67,41 +36,7 @@ class Rendered:
     answers: tuple[tuple[int, int], ...]
     prompt: int = 0
     notes: tuple[str, ...] = ()
-
-
-def use_template(tokenizer: PreTrainedTokenizerBase, file: str | None) -> None:
-    """Puts the Jinja file in the place of the tokenizer's own template; it is saved with it.
-
-    Raises BadInput if it cannot be read or is no Jinja. None changes nothing.
-    """
-    from jinja2 import TemplateSyntaxError
-
-    if file is None:
-        return
-    try:
-        tokenizer.chat_template = Path(file).read_text(encoding="utf-8")
-        tokenizer.apply_chat_template([{"role": "user", "content": "-"}], tokenize=False)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise BadInput(
-            Problem("data.chat_template", f"{file} cannot be read ({reason})", "name a Jinja file")
-        ) from error
-    except TemplateSyntaxError as error:
-        problem = Problem(f"{file}:{error.lineno}", f"no Jinja ({error.message})", "mend it")
-        raise BadInput(problem) from error
-    except Exception:  # of every kind: it may want another conversation than this one
-        pass
-
-
-def writes_clock(tokenizer: PreTrainedTokenizerBase, file: str | None) -> bool:
-    """Whether the template writes the day it is used on.
-
-    file: stands in the place of the tokenizer's own template.
-    """
-    template = str(tokenizer.chat_template)
-    if file is not None and Path(file).is_file():
-        template = Path(file).read_text(encoding="utf-8", errors="replace")
-    return CLOCK in template
+    is_empty: bool = False
 
 
 class Renderer:
@@ -166,10 +101,13 @@ class Renderer:
                     raise BadInput(Problem(where, what, "set task.assistant_only_loss to true"))
                 edges += [start, end]
         edges.append(len(text))
+        answers = tuple(zip(edges[::2], edges[1::2], strict=True))
+        turns = [turn for turn, message in enumerate(messages) if is_learnt(message)]
+        is_empty = bool(turns) and self._is_empty(fields, messages, turns, text, where)
         prompt = self.answers(fields, where, last_only=True)[0].prompt if with_prompt else 0
         notes = self._notes(fields, range(len(messages)), text, where)
         notes += _unread(self._reads(fields, range(len(messages)), text, where))
-        return Rendered(text, tuple(zip(edges[::2], edges[1::2], strict=True)), prompt, notes)
+        return Rendered(text, answers, prompt, notes, is_empty)
 
     def answers(self, fields: Fields, where: str, last_only: bool) -> list[Rendered]:
         """The texts that teach the answers of a conversation: one, where the template lets it.
@@ -203,12 +141,17 @@ class Renderer:
                     f"have an answer that does not begin with all of {opened!r}, the generation "
                     "prompt: what is generated from is not what is learnt",
                 )
+            is_empty = self._is_empty(
+                fields, messages[: turn + 1], [turn], text[:end], where, text[start:end]
+            )
             if found and found[-1].text.startswith(text[:end]):
                 later = found[-1]
                 answers, notes = ((start, end), *later.answers), (*notes, *later.notes)
-                found[-1] = replace(later, answers=answers, notes=notes)
+                is_empty = is_empty and later.is_empty
+                found[-1] = replace(later, answers=answers, notes=notes, is_empty=is_empty)
             else:
-                found.append(Rendered(text, ((start, end),), 0 if found else start, notes))
+                prompt = 0 if found else start
+                found.append(Rendered(text, ((start, end),), prompt, notes, is_empty))
         found[0] = replace(found[0], notes=(*found[0].notes, *_unread(is_read)))
         return found[::-1]
 
@@ -247,7 +190,7 @@ class Renderer:
         notes = []
         for turn in turns:
             role, content = messages[turn]["role"], messages[turn].get("content") or ""
-            if not _shows(text, content):
+            if not _shows(text, content.removeprefix(self.bos)):
                 notes.append(f"lose text of the {role} to the chat template")
             if self.has_template and any(mark in content for mark in self._borders):
                 notes.append(
@@ -284,6 +227,28 @@ class Renderer:
             found[key] = self._is_read[key]
         return found
 
+    def _is_empty(
+        self,
+        fields: Fields,
+        messages: Sequence[Message],
+        turns: Sequence[int],
+        text: str,
+        where: str,
+        learnt: str = "",
+    ) -> bool:
+        """Whether these turns, of answers, could as well say nothing: the text were the same.
+
+        learnt: what of the text is theirs; all of it where it is not given.
+        """
+        said = [messages[turn].get("content", "").strip() for turn in turns]
+        if any(each and each in (learnt or text) for each in said):
+            return False
+        blank = [
+            {"role": ASSISTANT, "content": ""} if turn in turns else message
+            for turn, message in enumerate(messages)
+        ]
+        return self._is_same(text, fields, blank, where)
+
     def _is_same(self, text: str, fields: Fields, messages: Sequence[Message], where: str) -> bool:
         try:
             return self._render(fields, messages, where).startswith(text)
@@ -300,8 +265,9 @@ class Renderer:
                 raise BadInput(
                     Problem(
                         "data.chat_template",
-                        f"the tokenizer has no chat template for the conversation in {where}",
-                        "give a Jinja file",
+                        "the tokenizer has no chat template, and the data holds conversations "
+                        "(messages, ShareGPT)",
+                        "name a Jinja file, or a model whose tokenizer has a template",
                     )
                 )
             extra = {"chat_template": PLAIN[fields["form"]], "bos_token": self.bos}

@@ -49,6 +49,16 @@ class RoundTrip:
         )
         return str(text)
 
+    def is_unknown(self, text: str, ids_T: Sequence[int]) -> bool:
+        """Whether the tokens know nothing of the text; of one with letters or digits, none of them:
+        a full stop that is known tells nothing."""
+        if self._unknown not in ids_T:
+            return False
+        known = self.text([token for token in ids_T if token != self._unknown])
+        known = self._marks.sub("", known)
+        letters = any(map(str.isalnum, text))
+        return not any(map(str.isalnum, known)) if letters else not known.strip()
+
     def notes(self, text: str, ids_T: Sequence[int], rendered: bool = False) -> tuple[str, ...]:
         """What of the text is not learnt as it is: notes as those of a Feature.
 

@@ -25,6 +25,7 @@ from bigft.tasks.metrics.translation import TranslationMetric, splitting
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
 from bigft.tasks.round_trip import RoundTrip
 from bigft.tasks.seq2seq_fields import columns, pairs
+from bigft.tasks.unlearnable import NO_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,6 +95,8 @@ class Seq2Seq:
         notes = prompt.notes + self._round_trip.notes(target, whole_T)
         if lost:
             notes += (f"have their target cut at {longest} tokens: task.max_target_length",)
+        if self._round_trip.is_unknown(target, labels_T):
+            notes += (NO_TOKEN,)
         ids_T = prompt.input_ids_T
         return [Feature(record.index, 0, 1, ids_T, labels_T, lost_targets=lost, notes=notes)]
 

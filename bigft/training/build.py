@@ -47,8 +47,9 @@ from bigft.models.load import (
 from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything
 from bigft.tasks import TASKS
-from bigft.tasks.chat_template import writes_clock
 from bigft.tasks.protocol import Reading, Task
+from bigft.tasks.template_source import writes_clock
+from bigft.tasks.unlearnable import unlearnable
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -187,6 +188,8 @@ def prepare(
             with collect(problems):
                 workers = config.data.preprocessing_num_workers
                 written[name] = prepare_split(directory, name, records, task.encode, workers)
+        if "train" in written:
+            problems += unlearnable(written["train"])
         if problems:
             raise BadInput(problems)
         vocabulary = {

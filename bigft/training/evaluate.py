@@ -16,10 +16,14 @@ from bigft.tasks.protocol import Prediction, Task
 
 
 class Evaluation(NamedTuple):
-    """scores: with "loss", "runtime", "samples", "samples_per_second".  report: plain text."""
+    """scores: with "loss", "runtime", "samples", "samples_per_second".  report: plain text.
+
+    notes: what a user should know of what was measured, where it was prepared for that.
+    """
 
     scores: dict[str, float]
     report: str
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(

@@ -74,7 +74,7 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         with collect(problems):
             run = replace(run, notes=[*run.notes, *check_export(run, skeleton)])
     if problems or run is None or skeleton is None:
-        raise BadInput(list(dict.fromkeys(problems)))
+        raise BadInput(problems)
     run = replace(run, notes=[*run.notes, *fit_of(skeleton).notes])
     if launch.rank == 0:
         check_space(run, skeleton, directory, launch.world_size)

@@ -123,7 +123,8 @@ class Trained:
         if split not in run.splits:
             mend = f"there are {', '.join(run.splits)}"
             raise BadInput(Problem("data.dataset_name", f"has no split {split!r}", mend))
-        return evaluate(self.model, self.task, run.splits[split], batch_size, self.world)
+        measured = evaluate(self.model, self.task, run.splits[split], batch_size, self.world)
+        return measured._replace(notes=tuple(run.notes))
 
     @torch.no_grad()
     def predict(self, records: Iterable[Record], batch_size: int) -> Iterator[Prediction]:

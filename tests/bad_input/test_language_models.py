@@ -124,6 +124,76 @@ def test_what_is_not_done_with_conversations_is_counted_with_the_first_line(
     )
 
 
+def write(*rows: dict[str, Any]) -> None:
+    Path("chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        # As templates for images do: of a string, the parts are its characters.
+        ("{% for part in m['content'] if part.type == 'text' %}{{ part.text }}{% endfor %}", GOOD),
+        ("{% if m['content'] is not string %}{{ m['content'][0].text }}{% endif %}", GOOD),
+        ("{{ m['text'] }}", GOOD),
+        ("{{ m['content'] if m['role'] == 'user' }}", GOOD),
+        ("{{ m['content'] }}", {"messages": [message("user", "hi"), CALL]}),
+    ],
+)
+@pytest.mark.parametrize("words", [[], ["task.assistant_only_loss=false"]])
+def test_a_template_that_writes_nothing_of_any_answer(
+    refused: Refused, place: Path, content: str, row: dict[str, Any], words: list[str]
+) -> None:
+    write(row, row)
+    Path("own.jinja").write_text(TEMPLATE.replace("{{ m['role'] }} {{ m['content'] }}", content))
+    assert refused("data.chat_template=own.jinja", *words) == [
+        "command line: data.chat_template=own.jinja: the chat template writes nothing of what the "
+        "answers say: only the marks around them could be learnt, in all 2 records of train (first "
+        "chat.jsonl:1); name a template that writes a message's content where it is a string (one "
+        "for images or sound may want a list of parts)"
+    ]
+
+
+def test_a_template_that_writes_nothing_of_some_answers(
+    notes: Callable[..., list[str]], place: Path
+) -> None:
+    write(GOOD, {"messages": [message("user", "hi"), message("assistant", "<t>hm</t>")]})
+    after = TEMPLATE.replace("m['content']", "m['content'].split('</t>')[-1]")
+    Path("own.jinja").write_text(after)
+    assert notes("data.chat_template=own.jinja") == [
+        "1 of 2 records of train (first chat.jsonl:2) lose text of the assistant to the chat "
+        "template",
+        "1 of 2 records of train (first chat.jsonl:2) learn nothing that their answers say: the "
+        "chat template writes none of it",
+    ]
+
+
+def test_one_answer_of_each_conversation_that_is_written_is_enough(
+    notes: Callable[..., list[str]], place: Path
+) -> None:
+    write({"messages": [message("user", "a"), CALL, *GOOD["messages"]]})
+    assert notes() == [
+        "1 of 1 records of train (first chat.jsonl:1) hold 'tool_calls' in their turns, which "
+        "neither bigft nor the chat template reads"
+    ]
+
+
+def test_what_every_record_meets_is_told_once(refused: Refused, place: Path) -> None:
+    write(*[GOOD] * 30)
+    byte_tokenizer(**SPECIALS).save_pretrained("model")
+    Path("model/chat_template.jinja").unlink()
+    assert refused() == [
+        "config.yaml: data.chat_template: the tokenizer has no chat template, and the data holds "
+        "conversations (messages, ShareGPT); name a Jinja file, or a model whose tokenizer has a "
+        "template"
+    ]
+    write({"text": "a"}, {"text": "b"})
+    (answer,) = refused("task.predict_with_generate=true")
+    assert "task.predict_with_generate=true: plain text holds no prompt to answer" in answer
+
+
 def test_a_tokenizer_without_eos(refused: Refused, place: Path) -> None:
     save_tokenizer(eos_token=None)
     (answer,) = refused()

@@ -79,6 +79,15 @@ def test_an_override_may_say_how_the_files_are_read(
     [
         ("optim.learning_rate=1", "not what `bigft evaluate` can change; give data.key=value"),
         ("data.chat_template=t", "the run's tokenizer holds the template that it learnt; leave it"),
+        (
+            "data.validation_file=a",
+            "not read where --split is test; leave it out, or give --split validation",
+        ),
+        (
+            "data.train_file=a",
+            "not read where --split is test; leave it out, or give --split train",
+        ),
+        ("data.max_train_samples=1", "not read where --split is test; leave it out, or give "),
     ],
 )
 def test_overrides_that_an_evaluation_does_not_heed_are_refused(
@@ -86,6 +95,17 @@ def test_overrides_that_an_evaluation_does_not_heed_are_refused(
 ) -> None:
     assert main(["evaluate", "out", word]) == 2
     assert capsys.readouterr().err.startswith(f"{word}: {error}")
+
+
+def test_what_there_is_to_tell_of_the_data_is_told(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"tokens": ["ann"] * 50, "ner_tags": ["O"] * 50}
+    Path("more.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["evaluate", "out", "data.test_file=more.jsonl", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["samples"] == 1
+    assert "note: 1 of 1 records of test became several rows, " in printed.err
 
 
 def test_data_that_is_gone(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

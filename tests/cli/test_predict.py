@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 
 from bigft.cli import main
@@ -50,6 +53,43 @@ def test_a_file_holds_lines_and_objects(
     Path("texts").write_bytes(FILE)
     texts = [answer["text"] for answer in answers(capsys, "--file", "texts")]
     assert texts == ["ann", " bob", "met"]
+
+
+PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+PACK["zst"] = lambda data: pyarrow.Codec("zstd").compress(data, asbytes=True)
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_file_may_be_compressed(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    Path("texts").write_bytes(PACK[suffix](FILE))  # whatever its name
+    texts = [answer["text"] for answer in answers(capsys, "--file", "texts")]
+    assert texts == ["ann", " bob", "met"]
+
+
+def test_of_a_compressed_file_that_was_cut_what_is_there_is_answered(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("texts.gz").write_bytes(gzip.compress(b"ann\nbob\n")[:-8])
+    assert main(["predict", "out", "--file", "texts.gz"]) == 2
+    printed = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in printed.out.splitlines()] == ["ann", "bob"]
+    assert "texts.gz: cannot be decompressed (" in printed.err
+
+
+def test_a_pipe_is_read_once_and_a_pointer_is_no_text(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"ann\n")
+    os.close(writing)
+    (answer,) = answers(capsys, "--file", f"/dev/fd/{reading}")
+    os.close(reading)
+    assert answer["text"] == "ann"
+    Path("texts").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert main(["predict", "out", "--file", "texts"]) == 2
+    assert capsys.readouterr().err.startswith("texts: a Git LFS pointer: it stands in the place")
 
 
 def test_texts_come_from_stdin_and_go_to_a_file(

@@ -215,8 +215,15 @@ def test_a_pair_that_holds_bos_and_eos_gets_no_second_ones() -> None:
     (asked,) = task.encode_prompt(talk("<s>ab", form="prompt"))
     assert text_of(task, asked) == "<s>ab"
     (expected,) = task.encode(talk("ab", "cd", form="instruction"))
-    (feature,) = task.encode(talk("ab", "cd</s>", form="instruction"))
-    assert feature.input_ids_T == expected.input_ids_T
+    assert text_of(task, expected).startswith("<s>### Instruction:\nab")
+    for turns in (("ab", "cd</s>"), ("<s>ab", "cd"), ("<s>ab", "cd</s>")):
+        (feature,) = task.encode(talk(*turns, form="instruction"))
+        assert (feature.input_ids_T, feature.notes) == (expected.input_ids_T, ())
+    (asked,) = task.encode_prompt(talk("<s>ab", form="instruction"))
+    assert text_of(task, asked) == "<s>### Instruction:\nab\n\n### Response:\n"
+    task = causal_task(tokenizer=without_bos(), template=None)
+    (feature,) = task.encode(talk(" ab", "cd", form="instruction"))
+    assert text_of(task, feature).startswith("### Instruction:\n ab")
 
 
 def test_nothing_is_generated_from_plain_text() -> None:
@@ -224,8 +231,7 @@ def test_nothing_is_generated_from_plain_text() -> None:
     with pytest.raises(BadInput) as caught:
         task.encode(plain("ab"))
     assert str(caught.value) == (
-        "task.predict_with_generate: plain text (d.txt:3) holds no prompt to answer; set it to "
-        "false"
+        "task.predict_with_generate: plain text holds no prompt to answer; set it to false"
     )
 
 

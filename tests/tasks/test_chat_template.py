@@ -22,7 +22,8 @@ from tasks.chat import (
 from tokenizers import processors
 
 from bigft.config.errors import BadInput
-from bigft.tasks.chat_template import Renderer, use_template, writes_clock
+from bigft.tasks.chat_template import Renderer
+from bigft.tasks.template_source import use_template, writes_clock
 
 WHERE = "train.jsonl:7"
 TALK = ["Hi!", "Hello.", "And you?", "Fine "]
@@ -310,8 +311,8 @@ def test_a_template_that_rewrites_what_stands_before_is_refused() -> None:
 
 def test_a_conversation_without_any_template() -> None:
     assert refusal(None, talk("a", "b")) == (
-        "data.chat_template: the tokenizer has no chat template for the conversation in "
-        "train.jsonl:7; give a Jinja file"
+        "data.chat_template: the tokenizer has no chat template, and the data holds conversations "
+        "(messages, ShareGPT); name a Jinja file, or a model whose tokenizer has a template"
     )
 
 

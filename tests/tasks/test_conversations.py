@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +11,7 @@ from bigft.config.errors import BadInput
 from bigft.data.records import Record
 from bigft.tasks.conversations import (
     columns,
-    conversation_notes,
-    last_answer,
+    last_prompt,
     normalised,
     prompt_record,
 )
@@ -30,6 +28,13 @@ def read(
     found = list(normalised(records, text_column_name=text, label_column_name=label))
     assert [record.index for record in found] == list(range(len(found)))
     return [dict(record.fields) for record in found]
+
+
+def told(row: dict[str, Any]) -> list[str]:
+    """The notes on it."""
+    records = [Record(0, row, "d.jsonl", 1)]
+    (found,) = normalised(records, text_column_name=None, label_column_name=None)
+    return list(found.notes)
 
 
 def refusal(*rows: dict[str, Any], **columns: Any) -> str:
@@ -99,8 +104,8 @@ def test_one_record_of_self_instruct_may_be_several_samples() -> None:
     rows = [{"instruction": "q", "instances": instances}, {"instruction": "r", "instances": [
         {"input": "", "output": "c"}]}]  # fmt: skip
     found = read(*rows)
-    expected = [("a", "q\n\n1"), ("b", "q\n\n2"), ("c", "r")]
-    assert [last_answer(fields) for fields in found] == expected
+    expected = [["q\n\n1", "a"], ["q\n\n2", "b"], ["r", "c"]]
+    assert [[each["content"] for each in fields["messages"]] for fields in found] == expected
 
 
 def test_files_of_one_split_may_have_different_forms() -> None:
@@ -203,13 +208,16 @@ def test_all_bad_records_are_told_and_the_good_ones_come_through() -> None:
 @pytest.mark.parametrize(
     ("messages", "found"),
     [
-        ([USER, ANSWER, {"role": "user", "content": "r"}], ("a", "q")),
-        ([ANSWER, USER], ("a", "")),
-        ([USER], ("", "")),
+        ([USER, ANSWER, {"role": "user", "content": "r"}], "q"),
+        ([USER, ANSWER, USER, ANSWER | {"weight": 0}], "q"),
+        ([SYSTEM, ANSWER, USER, ANSWER | {"weight": 0}], "s"),
+        ([ANSWER, USER], ""),
+        ([USER], ""),
+        ([USER, ANSWER | {"weight": 0}], ""),
     ],
 )
-def test_the_last_answer_and_what_it_answers(messages: Any, found: tuple[str, str]) -> None:
-    assert last_answer({"messages": messages}) == found
+def test_what_the_last_answer_that_may_be_learnt_answers(messages: Any, found: str) -> None:
+    assert last_prompt({"messages": messages}) == found
 
 
 # -- prompts ------------------------------------------------------------------------------------
@@ -238,56 +246,12 @@ def test_an_object_without_a_prompt_is_named() -> None:
     with pytest.raises(BadInput) as caught:
         prompt_record(Record(0, {"query": "q"}, "p.jsonl", 3))
     assert str(caught.value).startswith("p.jsonl:3: no prompt in the object (fields: query); ")
-    with pytest.raises(BadInput, match="no message to answer in 'messages'"):
-        prompt_record(Record(0, {"messages": [ANSWER]}, "p.jsonl", 3))
+    for messages in ([ANSWER], [SYSTEM, ANSWER]):
+        with pytest.raises(BadInput, match="no message to answer in 'messages'"):
+            prompt_record(Record(0, {"messages": messages}, "p.jsonl", 3))
 
 
-# -- what is not to be learnt -------------------------------------------------------------------
-
-LEARNT_KEYS = ["weight", "train", "training", "trainable"]
-LEARNT_KEYS += ["loss", "loss_mask", "loss_weight", "loss_scale"]
-
-
-@pytest.mark.parametrize("key", LEARNT_KEYS)
-@pytest.mark.parametrize(("value", "weight"), [(0, 0), (0.0, 0), (False, 0), (1, 1), (True, 1)])
-def test_what_marks_a_turn_as_learnt_or_not_becomes_its_weight(
-    key: str, value: Any, weight: int
-) -> None:
-    for row in (
-        {"messages": [USER, ANSWER | {key: value}]},
-        {"conversations": [{"from": "human", "value": "q"},
-                           {"from": "gpt", "value": "a", key: value}]},
-        {"prompt": [USER], "completion": [ANSWER | {key: value}]},
-    ):  # fmt: skip
-        (fields,) = read(row)
-        assert fields["messages"] == [USER, ANSWER | {"weight": weight}]
-
-
-@pytest.mark.parametrize("key", ["mask", "masked"])
-def test_a_masked_turn_has_no_weight(key: str) -> None:
-    (fields,) = read({"messages": [USER, ANSWER | {key: True}, USER, ANSWER | {key: False}]})
-    assert [message.get("weight") for message in fields["messages"]] == [None, 0, None, 1]
-
-
-def test_a_mark_that_is_null_says_nothing() -> None:
-    (fields,) = read({"messages": [USER | {"loss": None}, ANSWER | {"loss": None, "mask": None}]})
-    assert fields["messages"] == [USER, ANSWER]
-
-
-@pytest.mark.parametrize(
-    ("marks", "error"),
-    [
-        ({"weight": 0.5}, "`weight` of message 2 of `messages` is 0.5, which does not tell whether "
-         'it is learnt; write "weight": 0 (not learnt) or 1, or name the key otherwise'),
-        ({"train": "no"}, "`train` of message 2 of `messages` is 'no', which does not tell"),
-        ({"loss_mask": [0, 1]}, "`loss_mask` of message 2 of `messages` is [0, 1], which does not"),
-        ({"mask": 1}, "`mask` of message 2 of `messages` is 1, which does not tell"),
-        ({"loss": True, "weight": 0}, "weight, loss of message 2 of `messages` contradict each "
-         "other; keep one of them"),
-    ],
-)  # fmt: skip
-def test_a_mark_that_is_not_understood_is_refused(marks: dict[str, Any], error: str) -> None:
-    assert refusal({"messages": [USER, ANSWER | marks]}).startswith(f"d.jsonl:1: {error}")
+# -- what is not done with a record -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -310,69 +274,79 @@ def test_a_mark_that_is_not_understood_is_refused(marks: dict[str, Any], error: 
     ],
 )  # fmt: skip
 def test_what_is_not_done_with_a_record_is_told(row: dict[str, Any], notes: list[str]) -> None:
-    (fields,) = read(row)
-    assert conversation_notes(fields) == notes
+    assert told(row) == notes
 
 
-def test_the_last_answer_is_one_that_may_be_learnt() -> None:
-    wrong = {"role": "assistant", "content": "wrong", "weight": 0}
-    assert last_answer({"messages": [USER, ANSWER, USER, wrong]}) == ("a", "q")
-    assert last_answer({"messages": [USER, wrong]}) == ("", "")
-
-
-def called(arguments: Any, **more: Any) -> dict[str, Any]:
-    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
-    return {"role": "assistant", "content": None, "tool_calls": [call | more]}
+UNREAD = "hold a field {!r}, which is not read: mark the messages themselves"
+TWO_PAIRS = {"messages": [SYSTEM, USER, ANSWER, USER, ANSWER]}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("name", "value", "is_told"),
     [
-        ('{"city": "Paris"}', {"city": "Paris"}),
-        ({"city": "Paris"}, {"city": "Paris"}),
-        ({"text": '{"a": 1}'}, {"text": '{"a": 1}'}),  # within an object it is a text
-        ('"{}"', "{}"),  # once
-        ({"a": None}, {"a": None}),
-        (" ", {}),
-        (None, None),
+        ("loss_masks", [0, 0, 1, 0, 1], True),
+        ("loss_masks", [[0.5], 1], False),
+        ("train_mask", [0, 1], True),
+        ("weights", [0.5, 1.0], True),
+        ("trainable_turns", [True], True),
+        ("learn", False, True),
+        ("Loss_Weights", 1, True),
+        ("keep", [0, 0, 1, 0, 1], True),  # one for each turn
+        ("keep", [False, None, False, True], True),  # but for the system's
+        ("keep", [False, True], True),  # for each answer
+        ("keep", [None, None], False),
+        ("keep", [0, 1, 0], False),
+        ("keep", [1, 2], False),
+        ("keep", ["a", "b"], False),
+        ("keep", 1, False),
+        ("learn", "well", False),
+        ("train_step", 100, False),
+        ("id", [], False),
     ],
 )
-def test_arguments_that_are_json_text_are_decoded_once(arguments: Any, expected: Any) -> None:
-    (fields,) = read({"messages": [USER, called(arguments)]})
-    (call,) = fields["messages"][1]["tool_calls"]
-    assert call == {"type": "function", "function": {"name": "f", "arguments": expected}}
-
-
-def test_calls_and_schemas_may_be_json_text_as_a_whole_or_each() -> None:
-    call, schema = {"name": "f", "arguments": {"a": 1}}, {"name": "f", "parameters": {}}
-    text = json.dumps(call)
-    for calls in ([text], f"[{text}]", [call], [call | {"arguments": '{"a": 1}'}]):
-        turn = {"role": "assistant", "content": "", "tool_calls": calls}
-        (fields,) = read({"messages": [USER, turn]})
-        assert fields["messages"][1]["tool_calls"] == [call]
-    for tools in ([json.dumps(schema)], json.dumps([schema]), [schema]):
-        (fields,) = read({"messages": [USER, ANSWER], "tools": tools})
-        assert fields["tools"] == [schema]
-    older = {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "{}"}}
-    (fields,) = read({"messages": [USER, older | {"content": "a"}]})
-    assert fields["messages"][1]["function_call"] == {"name": "f", "arguments": {}}
+def test_a_mark_beside_the_messages_is_told_whatever_its_spelling(
+    name: str, value: Any, is_told: bool
+) -> None:
+    assert told(TWO_PAIRS | {name: value}) == ([UNREAD.format(name)] if is_told else [])
 
 
 @pytest.mark.parametrize(
-    ("row", "error"),
+    "row",
     [
-        ({"messages": [USER, called('{"a": }')]},
-         "the arguments of a tool call of message 2 of `messages`: no JSON (Expecting value); "
-         "write them as an object"),
-        ({"messages": [USER, called("[" * 100_000)]},
-         "the arguments of a tool call of message 2 of `messages`: brackets within brackets, more "
-         "than 500 deep; write it flatter"),
-        ({"messages": [USER, ANSWER], "tools": ["{}", "f"]},
-         "schema 2 of `tools`: no JSON (Expecting value); write an object"),
+        {"messages": [USER, ANSWER]},
+        {"conversations": [USER, ANSWER]},
+        {"prompt": [USER], "completion": [ANSWER]},
+        {"prompt": "q", "completion": "a"},
+        {"instruction": "q", "output": "a"},
     ],
-)  # fmt: skip
-def test_what_is_no_json_text_is_refused_by_its_message(row: dict[str, Any], error: str) -> None:
-    assert refusal(row) == f"d.jsonl:1: {error}"
+)
+def test_a_field_of_the_system_stands_before_the_turns(row: dict[str, Any]) -> None:
+    (fields,) = read(row | {"system": "s"})
+    assert fields["messages"] == [SYSTEM, USER, ANSWER]
+    assert fields.get("first_answer", 2) == 2
+    assert told(row | {"system": "s"}) == []
+    for nothing in (None, ""):
+        (fields,) = read(row | {"system": nothing})
+        assert fields["messages"] == [USER, ANSWER]
+    assert refusal(row | {"system": 5}) == (
+        "d.jsonl:1: `system` is int, not a string; write it as a string"
+    )
+    prompt = prompt_record(Record(0, row | {"system": "s"}, "p.jsonl", 3))
+    assert prompt.fields["messages"] == [SYSTEM, USER]
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+@pytest.mark.parametrize("name", ["messages", "conversations"])
+def test_a_turn_of_the_system_counts_more_than_the_field(name: str, role: str) -> None:
+    talk = [SYSTEM | {"role": role}, USER, ANSWER]
+    for field, notes in (
+        ("s", []),
+        ("", []),
+        ("t", ["hold a field 'system', which is not read: a turn of the system says otherwise"]),
+    ):
+        (fields,) = read({name: talk, "system": field})
+        assert fields["messages"] == talk
+        assert told({name: talk, "system": field}) == notes
 
 
 def test_the_fields_that_may_be_taken_are_those_named_or_of_any_form() -> None:

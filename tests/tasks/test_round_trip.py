@@ -68,6 +68,25 @@ def test_a_text_that_is_not_learnt_as_it_is(make: Any, text: str, expected: list
     assert notes(make(), text) == expected
 
 
+@pytest.mark.parametrize(
+    ("make", "text", "is_unknown"),
+    [
+        (unigram, "\u4f60\u597d", True),
+        (unigram, "\u4f60 \u597d, \u4f60. <mark></s>", True),  # what is known says nothing
+        (unigram, "{}", True),
+        (unigram, "{.", False),
+        (unigram, "\u4f60 a", False),
+        (unigram, "a.", False),
+        (lower_case, "5 [SEP]", True),
+        (chat_tokenizer, "\u4f60\u597d", False),
+    ],
+)
+def test_a_text_of_which_nothing_is_known(make: Any, text: str, is_unknown: bool) -> None:
+    tokenizer = make()
+    ids_T = tokenizer(text, add_special_tokens=False).input_ids
+    assert RoundTrip(tokenizer).is_unknown(text, ids_T) == is_unknown
+
+
 @pytest.mark.parametrize("text", ["a ,b", "do n't", "a ' b"])
 def test_a_text_that_other_tools_clean_up(text: str) -> None:
     assert notes(unigram(clean_up_tokenization_spaces=True), text) == [CLEANED]

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 1024
 NULLS_LEFT_OUT = (
-    "have keys that are null, which are left out: an Arrow struct has the keys of every row, and "
-    "a null of your own cannot be told from those"
+    "have null keys in objects within objects (arguments of tool calls, schemas), which are left "
+    "out: Arrow adds such keys where rows differ; should the source hold nulls itself, use JSON "
+    "Lines, which keeps them"
 )
 
 Decode: TypeAlias = Callable[[Any], Any]
@@ -89,7 +90,7 @@ class Table:
         options: ReadOptions,
     ) -> None:
         self._where, self._options = where, options
-        self._num_nulls = 0  # keys left out so far
+        self._num_nulls = 0  # keys left out so far of what may be written as it is
         foreign = {field.name: _foreign(field.type) for field in schema}
         if problems := [
             Problem(
@@ -126,25 +127,30 @@ class Table:
                 notes = (NULLS_LEFT_OUT,)
         return Row(number, fields, notes)
 
-    def _decoder(self, type: pyarrow.DataType) -> Decode | None:
-        """What makes of values of the type those of JSON; None where they are that already."""
+    def _decoder(self, type: pyarrow.DataType, is_inner: bool = False) -> Decode | None:
+        """What makes of values of the type those of JSON; None where they are that already.
+
+        is_inner: whether they stand within a struct. No task tells a null key of an outer one, as
+        of a turn or a span, from a missing one; of an inner one templates write both.
+        """
         import pyarrow
         from pyarrow import types
 
         if isinstance(type, pyarrow.JsonType):
             return _parsed
         if types.is_dictionary(type):
-            return self._decoder(type.value_type)
+            return self._decoder(type.value_type, is_inner)
         if types.is_struct(type):
-            return self._struct({field.name: self._decoder(field.type) for field in type})
-        if _is_list(type) and (one := self._decoder(type.value_type)):
+            of_key = {field.name: self._decoder(field.type, is_inner=True) for field in type}
+            return self._struct(of_key, counts=is_inner)
+        if _is_list(type) and (one := self._decoder(type.value_type, is_inner)):
             return lambda values: [value if value is None else one(value) for value in values]
         return None
 
-    def _struct(self, of_key: dict[str, Decode | None]) -> Decode:
+    def _struct(self, of_key: dict[str, Decode | None], counts: bool) -> Decode:
         def decode(value: dict[str, Any]) -> dict[str, Any]:
             there = {key: inner for key, inner in value.items() if inner is not None}
-            self._num_nulls += len(value) - len(there)
+            self._num_nulls += counts and len(value) - len(there)
             for key, inner in there.items():
                 if of_this := of_key[key]:
                     there[key] = of_this(inner)

@@ -19,12 +19,14 @@ KEY = "train.resume_from_checkpoint"
 # What a run that branches off from another's checkpoint may choose anew.
 FREE_TO_BRANCH = ("optim.", "train.seed")
 TIED_TO_SHARDS = ("optim.optim", "optim.layerwise_lr_decay")  # whose state, in how many groups
-SECTIONS = {"topology", "recorded", "rows"}
+SECTIONS = {"topology", "recorded", "rows", "batch"}
 SECTIONS_OF_A_CONFIG = ("train.", "model.")  # among what is recorded
 # Kept by packed runs alone, and compared where both are packed.
 OF_PACKING = ("data.packing_strategy", "data.max_seq_length")
-# What a step is made of follows from these, unless the config states it.
-MAKE_THE_BATCH = {"data.packing", "data.max_seq_length"}
+# What a step is made of; what states it; and what it follows from, beside ranks and `batch`.
+STEP_SIZES = ("global_batch_size", "global_batch_tokens")
+STATE_THE_SIZE = ("train.global_batch_size", "train.global_batch_tokens")
+MAKE_THE_SIZE = {"data.packing", "data.max_seq_length"}
 # Options of data that are places, or of evaluation: not what changed the training rows.
 NOT_OF_TRAINING_ROWS = {
     *("train_file", "validation_file", "test_file", "dataset_name", "chat_template"),
@@ -44,7 +46,8 @@ def resume_fingerprint(
 
     `topology`: what DeepSpeed's own shards are tied to.  `recorded`: what may differ, and makes
     another run of it, in the last bits or in the learning rate's course.  `rows`: options that
-    make rows of the data; where `data` differs they tell why.
+    make rows of the data; where `data` differs they tell why.  `batch`: those that make the size
+    of a step.
     arithmetic: `bigft.runtime.machine.arithmetic`; None where there are no ranks yet.
     """
     from bigft.models.load import load_model_config
@@ -79,6 +82,12 @@ def resume_fingerprint(
             "train.gradient_checkpointing": train.gradient_checkpointing,
             "train.full_determinism": train.full_determinism,
             "model.attn_implementation": model.attn_implementation,
+        },
+        "batch": {
+            "train.global_batch_size": train.global_batch_size,
+            "train.global_batch_tokens": train.global_batch_tokens,
+            "train.per_device_train_batch_size": train.per_device_train_batch_size,
+            "train.gradient_accumulation_steps": train.gradient_accumulation_steps or 1,
         },
         "rows": {
             **{f"task.{key}": value for key, value
@@ -213,15 +222,27 @@ def _changed_keys(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tupl
     if isinstance(packed := before.get("data.packing"), list):  # as older checkpoints have it
         before = before | {"data.packing": True} | dict(zip(OF_PACKING, packed, strict=True))
     changed = {key: (then, here) for key, then, here in _changes(before, now)}
-    if MAKE_THE_BATCH & changed.keys():
-        changed.pop("global_batch_size", None)
-        changed.pop("global_batch_tokens", None)
+    sizes = {key: changed.pop(key) for key in STEP_SIZES if key in changed}
+    if sizes:
+        options = _changed_batch(before, now)
+        same_ranks = before["topology"]["world_size"] == now["topology"]["world_size"]
+        follows = options or MAKE_THE_SIZE & changed.keys() or not same_ranks
+        changed |= options if follows else sizes
     then_rows = before.get("rows", {})
     known = {key: now["rows"].get(key) for key in then_rows}  # newer options tell nothing
     if "data" in changed and (of_rows := list(_changes(then_rows, known))):
         del changed["data"]
         changed |= {key: (then, here) for key, then, here in of_rows}
     return changed
+
+
+def _changed_batch(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The options that changed of those that make a step's size; where the config states the size,
+    that alone."""
+    then, here = before.get("batch", before.get("recorded", {})), now["batch"]
+    known = [key for key in here if key in then]  # an older checkpoint has less of it
+    options = {key: (then[key], here[key]) for key in known if then[key] != here[key]}
+    return {key: options[key] for key in STATE_THE_SIZE if key in options} or options
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -135,6 +135,29 @@ def test_keys_that_other_rows_gave_a_struct_are_left_out(tmp_path: Path) -> None
         assert not any(record.notes for record in unused)
 
 
+@pytest.mark.parametrize(
+    ("column", "is_told"),
+    [
+        ([[{"role": "user", "name": "Ann"}], [{"role": "user"}]], False),
+        ([[{"start": 0, "text": "a"}, {"start": 1}], []], False),
+        ([{"en": "a", "fr": "b"}, {"en": "a"}], False),
+        ([[[{"a": 1}, {"b": 1}]], []], False),
+        ([{"calls": [{"f": 1}]}, {"calls": [{"g": 1}]}], True),
+        ([[{"call": {"f": 1}}], [{"call": {"g": 1}}]], True),
+    ],
+)
+def test_keys_that_are_left_out_are_told_of_objects_within_objects_alone(
+    column: Any, is_told: bool, tmp_path: Path
+) -> None:
+    import pyarrow
+
+    rows = [{"c": value} for value in column]
+    path = parquet(tmp_path / "a.parquet", pyarrow.Table.from_pylist(rows))
+    records = read_records([path], ReadOptions())
+    assert [record.fields for record in records] == rows
+    assert any(record.notes for record in records) == is_told
+
+
 def test_nulls_in_lists_and_columns_stay(tmp_path: Path) -> None:
     import pyarrow
 

@@ -71,7 +71,15 @@ def refusal(run: Any, directory: RunDirectory, world_size: int = 1) -> list[str]
         ([], ["model.config_overrides={hidden_act: gelu}"],
          "architecture.hidden_act", "silu", "gelu"),
         ([], ["model.dropout=0.5"], "architecture.attention_dropout", "0.0", "0.5"),
-        ([], ["train.global_batch_size=16"], "global_batch_size", "8", "16"),
+        ([], ["train.global_batch_size=16"], "train.global_batch_size", "null", "16"),
+        (["train.global_batch_size=8"], ["train.global_batch_size=16"],
+         "train.global_batch_size", "8", "16"),
+        (["train.global_batch_size=8"], ["train.per_device_train_batch_size=4"],
+         "train.global_batch_size", "8", "null"),
+        ([], ["train.per_device_train_batch_size=4"],
+         "train.per_device_train_batch_size", "8", "4"),
+        ([], ["train.gradient_accumulation_steps=2"],
+         "train.gradient_accumulation_steps", "1", "2"),
         ([], ["train.seed=7"], "train.seed", "42", "7"),
         ([], ["optim.optim=lion_8bit"], "optim.optim", "adamw_torch", "lion_8bit"),
         ([], ["optim.layerwise_lr_decay=0.9"], "optim.layerwise_lr_decay", "null", "0.9"),
@@ -101,6 +109,8 @@ PACKED = ["data.packing=true", "data.max_seq_length=64"]
          "data.packing_strategy", "first_fit_decreasing", "length_ordered"),
         (PACKED, PACKED[1:], "data.packing", "true", "false"),
         (PACKED[1:], [*PACKED, "data.max_seq_length=128"], "data.packing", "false", "true"),
+        (PACKED, [*PACKED, "train.per_device_train_batch_size=4"],
+         "train.per_device_train_batch_size", "8", "4"),
     ],
 )  # fmt: skip
 def test_a_packed_run_is_told_the_one_key_that_changed(
@@ -172,10 +182,31 @@ def test_every_difference_is_told_at_once(here: Path) -> None:
         "was trained on other data, tokenizer or task options; restore them, or start anew",
         "keep train.seed of the run that continues, or branch off: another train.output_dir",
         "keep optim.weight_decay of the run",
-        "was trained with global_batch_size 16, this config says 32",
         "was saved by 2 ranks, these are 4; start 2 ranks (another number is not supported yet)",
     ):
         assert part in said
+    assert "global_batch" not in said  # which follows from the ranks
+
+
+def test_every_key_that_changed_is_told_with_its_two_values(here: Path) -> None:
+    directory = saved(run_of(*PACKED), 3)
+    changed = ["data.max_seq_length=128", "train.per_device_train_batch_size=2", "train.seed=7"]
+    said = refusal(run_of(*PACKED, *changed, RESUME + "true"), directory)
+    for key, then, now in (
+        ("train.seed", 42, 7),
+        ("data.max_seq_length", 64, 128),
+        ("train.per_device_train_batch_size", 8, 2),
+    ):
+        about = f"was trained with {key} {then}, this config says {now}; keep {key} of"
+        assert sum(about in line for line in said) == 1
+    assert len(said) == 3
+
+
+def test_a_step_of_the_same_size_may_be_made_otherwise(here: Path) -> None:
+    directory = saved(run_of(), 3)
+    words = ["train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=2"]
+    assert checkpoint_to_resume(run_of(*words, RESUME + "true"), directory, 1)
+    assert checkpoint_to_resume(run_of("train.global_batch_size=8", RESUME + "true"), directory, 1)
 
 
 def test_what_changes_no_number_may_change(here: Path) -> None:

@@ -1,0 +1,38 @@
+"""What leaves nothing of a record's targets to learn: a note where it is so of some records, a
+refusal where it is so of the whole training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bigft.config.errors import Problem
+from bigft.data.prepare import PreparedSplit
+
+NO_TEXT = "learn nothing that their answers say: the chat template writes none of it"
+NO_TOKEN = "learn no letter of their targets: the tokenizer has no token for any of them"
+# Note -> key, what is wrong, how to fix it.
+OF_ALL = {
+    NO_TEXT: (
+        "data.chat_template",
+        "the chat template writes nothing of what the answers say: only the marks around them "
+        "could be learnt",
+        "name a template that writes a message's content where it is a string (one for images or "
+        "sound may want a list of parts)",
+    ),
+    NO_TOKEN: (
+        "model.model_name_or_path",
+        "the tokenizer has no token for any letter of the targets: only unknown tokens could be "
+        "learnt",
+        "choose a model whose tokenizer knows the script of the targets",
+    ),
+}
+
+
+def unlearnable(train: PreparedSplit) -> Iterator[Problem]:
+    """Why no record of the training set teaches anything, if none does."""
+    notes = train.notes()
+    for note, (key, what, fix) in OF_ALL.items():
+        count, first = notes.get(note, (0, None))
+        if first is not None and count == train.num_records:
+            where = f"in all {count} records of train (first {first.where})"
+            yield Problem(key, f"{what}, {where}", fix)
