@@ -12,25 +12,16 @@ import lzma
 import re
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, Any
 
 from bigft.config.errors import BadInput, Problem
+from bigft.runtime.pointers import pointer_in
 
 HEAD = 64  # bytes: more than any of the beginnings below
 STREAMS = (PurePath("/dev/fd"), PurePath("/dev/stdin"), PurePath("/proc"))
-POINTERS = {
-    b"version https://git-lfs": (
-        "a Git LFS pointer: it stands in the place of the data",
-        "fetch the data with `git lfs pull`",
-    ),
-    b"/annex/objects/": (
-        "a git-annex pointer: it stands in the place of the data",
-        "fetch the data with `git annex get`",
-    ),
-}
 ARCHIVES = {
     b"PK\x03\x04": ("a ZIP archive (or a spreadsheet)", "unpack it, and name a file of it"),
     **dict.fromkeys(
@@ -44,20 +35,28 @@ COMPRESSED_SUFFIXES = {".gz", ".zst", ".bz2", ".xz"}
 def check_file(path: str) -> None:
     """Raises BadInput for an existing path that is no data: a pipe, a pointer, an archive."""
     check_is_regular(path)
-    if problem := _begins_as(POINTERS | ARCHIVES, path):
+    if problem := _as_pointer(path) or _as_archive(path):
         raise BadInput(problem)
 
 
 def not_fetched(path: str) -> list[Problem]:
     """The pointers in the place of a file, or of files of a directory; none for another name."""
     files = sorted(str(file) for file in [Path(path), *Path(path).rglob("*")] if file.is_file())
-    return [problem for file in files if (problem := _begins_as(POINTERS, file))]
+    return [problem for file in files if (problem := _as_pointer(file))]
 
 
-def _begins_as(beginnings: Mapping[bytes, tuple[str, str]], path: str) -> Problem | None:
+def _as_pointer(path: str) -> Problem | None:
+    pointer = pointer_in(path)
+    if pointer is None:
+        return None
+    found = f"a {pointer.tool} pointer: it stands in the place of the data"
+    return Problem(path, found, f"fetch the data with `git {pointer.fetch}`")
+
+
+def _as_archive(path: str) -> Problem | None:
     with open(path, "rb") as file:
         head = file.read(HEAD)
-    for beginning, (found, fix) in beginnings.items():
+    for beginning, (found, fix) in ARCHIVES.items():
         if head.startswith(beginning):
             return Problem(path, found, fix)
     return None
