@@ -13,6 +13,8 @@ from importlib import import_module
 
 from bigft import __version__
 from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Problem
+from bigft.runtime.logs import quiet_libraries
+from bigft.runtime.remote_code import fetch_no_code
 from bigft.runtime.signals import interruptible
 
 EXIT_NO_READER = 141
@@ -39,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, 2 for input that is refused, 130 for Ctrl-C, 141 where nobody reads the
     output any more (`| head`), or what the verb returns."""
     words = list(sys.argv[1:] if argv is None else argv)
+    quiet_libraries()
+    fetch_no_code()
     try:
         with interruptible():
             code = _dispatch(words)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,24 @@ def test_libraries_lose_their_own_way_to_the_terminal(
     noisy.error("loud")
     assert capsys.readouterr().err == ""
     assert "ERROR DeepSpeed: loud" in (tmp_path / "log").read_text()
+
+
+def test_before_a_log_is_kept_libraries_are_silent_and_bigft_is_heard() -> None:
+    code = """
+import logging, warnings
+from bigft.cli import main
+main(["--version"])
+warnings.warn("of a library", FutureWarning)
+logging.getLogger("bitsandbytes").warning("of a library")
+logging.getLogger("bigft.data.cache").warning("damaged")
+"""
+
+    def said(*options: str) -> list[str]:
+        command = [sys.executable, *options, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+
+    assert said() == ["damaged"]
+    assert "FutureWarning: of a library" in said("-W", "default")[0]
 
 
 def test_a_log_is_continued(tmp_path: Path) -> None:
