@@ -18,6 +18,7 @@ from bigft.runtime.logs import NOISY, log_to
 def _loggers_come_back() -> Iterator[None]:
     names = (None, "bigft", *NOISY)
     before = {name: _settings(logging.getLogger(name)) for name in names}
+    logging.captureWarnings(False)  # a verb that a test has called left them captured
     yield
     logging.captureWarnings(False)
     for name, (level, handlers, propagate) in before.items():

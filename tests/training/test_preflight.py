@@ -121,11 +121,10 @@ def test_no_weight_is_written_to_try_it(
     assert [path.name for path in here.iterdir() if path.name.startswith("out")] == []
 
 
-@pytest.mark.parametrize("architecture", ["mixtral", "qwen2_moe"])
 def test_an_adapter_on_experts_is_refused_before_training_where_it_is_to_be_sharded(
-    architecture: str, here: Path
+    here: Path,
 ) -> None:
-    write_run(here, architecture)
+    write_run(here, "mixtral")
     with pytest.raises(
         BadInput, match=r"^adapt.target_modules: takes in .* parallel.zero_stage 3;"
     ):
