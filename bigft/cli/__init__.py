@@ -72,6 +72,11 @@ def _dispatch(words: list[str]) -> int:
         return 0
     from argparse import ArgumentParser
 
+    from bigft.runtime.logs import quiet_libraries
+    from bigft.runtime.remote_code import fetch_no_code
+
+    quiet_libraries()
+    fetch_no_code()
     verb, *rest = words
     if verb not in VERBS:
         from difflib import get_close_matches

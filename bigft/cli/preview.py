@@ -62,7 +62,8 @@ def tagged_words(records: Iterable[Record]) -> Iterator[str]:
 
 def examples_by_label(records: Iterable[Record], labels: Sequence[str]) -> Iterator[str]:
     """Different entities of each type of the labels, of plain labels words, a line per type."""
-    from bigft.data.tag_schemes import OUTSIDE, are_bio, split_tag
+    from bigft.config.tag_names import OUTSIDE
+    from bigft.data.tag_schemes import are_bio, split_tag
     from bigft.tasks.metrics.tagging import entities
 
     are_tags = are_bio(labels)

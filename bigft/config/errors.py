@@ -68,8 +68,13 @@ def collect(problems: list[Problem]) -> Iterator[None]:
         problems += refused.problems
 
 
-def reason(error: BaseException) -> str:
-    """What a library says, all of it, in one line; of a long text the beginning."""
+def reason(error: BaseException, *, first_line: bool = False) -> str:
+    """What a library says, all of it, in one line; of a long text the beginning.
+
+    first_line: only that, where the lines below list what there is, or how it came about.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if first_line:
+        text = next(iter(text.strip().splitlines()), "")
     kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
     return kind + (shorten(text, MAX_REASON, placeholder=" …") or "no reason given")

@@ -37,7 +37,10 @@ class LoadedConfig:
 
     def where(self, key: str) -> str:
         """What messages call the place of a key: `config.yaml:3: optim.learning_rate`."""
-        return self.places.get(tuple(key.split(".")), f"{self.source}: {key}")
+        *parent, _ = path = tuple(key.split("."))
+        if path not in self.places and tuple(parent) in self.places and key not in KEYS:
+            return self.places[tuple(parent)]  # of a mapping that an override gave in one
+        return self.places.get(path, f"{self.source}: {key}")
 
     @contextmanager
     def located(self) -> Iterator[None]:
@@ -48,11 +51,17 @@ class LoadedConfig:
             raise BadInput(
                 [
                     replace(problem, where=self.where(problem.where))
-                    if problem.where in KEYS
+                    if _is_key(problem.where)
                     else problem
                     for problem in refused.problems
                 ]
             ) from refused
+
+
+def _is_key(where: str) -> bool:
+    """Whether it is a key, or a name in the mapping that one holds."""
+    parent = where.rpartition(".")[0]
+    return where in KEYS or ("." in parent and parent in KEYS)
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> LoadedConfig:

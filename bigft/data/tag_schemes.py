@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
-OUTSIDE = "O"
+from bigft.config.tag_names import OUTSIDE, PREFIXES
+
 BOUNDARY = ""  # stands beside the first and the last tag of a sequence; no tag is empty
 
 
@@ -30,7 +31,6 @@ _ROLES: dict[Scheme, dict[str, str]] = {
     Scheme.BILOU: {"B": "B", "I": "I", "L": "E", "U": "S"},
     Scheme.BMES: {"B": "B", "M": "I", "E": "E", "S": "S"},
 }
-PREFIXES = {prefix for roles in _ROLES.values() for prefix in roles}
 
 
 def split_tag(tag: str) -> tuple[str, str]:

@@ -6,18 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from bigft.data.tag_schemes import (
-    OUTSIDE,
-    PREFIXES,
-    Scheme,
-    detect_scheme,
-    scheme_violations,
-    split_tag,
-)
+from bigft.config.tag_names import OUTSIDE, OUTSIDE_NAMES, PREFIXES, SPELLINGS, usual_name
+from bigft.data.tag_schemes import Scheme, detect_scheme, scheme_violations, split_tag
 
-# Where the prefix (B) and the type (X) stand, and what separates them. Capitals do not matter.
-SPELLINGS = tuple(form for mark in "-_:./| " for form in (f"B{mark}X", f"X{mark}B"))
-OUTSIDE_NAMES = frozenset({"o", "0", "out", "outside", "other", "none", "null", "_", "-", "*"})
 OUTSIDE_LETTERS = frozenset({"o", "0"})  # an O mistyped; beside an O the other names may be types
 # Of the words with a type. Plain labels that only look like tags (E_coli, S_aureus) break every
 # scheme at most of their words; five published corpora break their own at none.
@@ -60,7 +51,7 @@ def detect_tagging(sequences: Sequence[Sequence[str]]) -> Tagging:
     best, least = Tagging(scheme), MAX_BROKEN_SHARE
     num_types = 2 if scheme is Scheme.NONE else 1
     for spelling in SPELLINGS:
-        read = {tag: _read(tag, spelling) for tag in counts}
+        read = {tag: usual_name(tag, spelling) for tag in counts}
         typed = {tag for tag in read.values() if tag not in (None, OUTSIDE)}
         if None in read.values() or len(typed) < num_types:
             continue
@@ -77,7 +68,7 @@ def respelled(tags: Iterable[str], spelling: str | None) -> list[str]:
     """The tags as B-X and O; those that are not of this spelling stay as they are."""
     if spelling is None:
         return list(tags)
-    return [_read(tag, spelling) or tag for tag in tags]
+    return [usual_name(tag, spelling) or tag for tag in tags]
 
 
 def _outside_otherwise(labels: Collection[str]) -> bool:
@@ -123,21 +114,8 @@ def _plain_notes(tagging: Tagging, labels: list[str]) -> list[str]:
     return [note + f"{OUTSIDE}, B-X and I-X"]
 
 
-def _read(tag: str, spelling: str) -> str | None:
-    """The tag as B-X or O; None where it is not of the spelling."""
-    if tag.lower() in OUTSIDE_NAMES:
-        return OUTSIDE
-    mark = spelling[1]
-    if spelling.startswith("B"):
-        prefix, _, entity_type = tag.partition(mark)
-    else:
-        entity_type, _, prefix = tag.rpartition(mark)
-    known = prefix.upper() in PREFIXES and entity_type
-    return f"{prefix.upper()}-{entity_type}" if known else None
-
-
 def _looks_like_a_tag(label: str) -> bool:
-    return any(_read(label, spelling) not in (None, OUTSIDE) for spelling in SPELLINGS)
+    return any(usual_name(label, spelling) not in (None, OUTSIDE) for spelling in SPELLINGS)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -73,6 +73,30 @@ def virtual_tokens(options: Any) -> int:
     return getattr(options, "num_virtual_tokens", 0)
 
 
+def check_shardable(model: Any) -> None:
+    """Raises BadInput for an adapter on parameters that are no module's weight, as the stacked
+    experts of a mixture: peft puts other tensors in their place for the length of a forward, and
+    under ZeRO-3 the backward meets neither."""
+    from peft.tuners.lora import LoraLayer, ParamWrapper
+
+    bare, modules = [], set()
+    for name, module in model.named_modules():
+        if isinstance(module, ParamWrapper):
+            path = f"{name}.{module.parameter_name}".removeprefix("base_model.model.")
+            bare.append(path.replace(".base_layer.", "."))
+        elif isinstance(module, LoraLayer):
+            modules.add(name.rpartition(".")[2])
+    if not bare:
+        return
+    more = f" and {len(bare) - 1} more" if len(bare) > 1 else ""
+    what = f"takes in {bare[0]}{more}, parameters that are no linear modules, which peft cannot "
+    what += "train at parallel.zero_stage 3"
+    names = f"name modules alone ([{', '.join(sorted(modules))}])" if modules else "name others"
+    raise BadInput(
+        Problem("adapt.target_modules", what, f"{names}, or set parallel.zero_stage to 2")
+    )
+
+
 # -- without peft ---------------------------------------------------------------------------------
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,6 +67,22 @@ def stored_tensors(
             read = functools.partial(_read, path, source)
             converter = None if pattern is None else by_pattern[pattern]
             yield StoredTensor(source, shape, read, name, pattern, converter)
+
+
+def missing_parts(skeleton: PreTrainedModel, files: Iterable[str | Path]) -> list[str]:
+    """Names of tensors that the files lack beside others that make one parameter with them, as some
+    of a mixture's experts: what differs in these names occurs in every combination."""
+    kinds: dict[tuple[int, int], set[tuple[str, ...]]] = {}
+    for each in stored_tensors(skeleton, skeleton.state_dict(), files):
+        if each.converter is not None:
+            words = tuple(each.source.split("."))
+            kinds.setdefault((id(each.converter), len(words)), set()).add(words)
+    missing: list[str] = []
+    for found in kinds.values():
+        choices = [sorted(set(words)) for words in zip(*found, strict=True)]
+        if math.prod(map(len, choices)) < 2 * len(found):  # or they are names of several kinds
+            missing += [".".join(words) for words in product(*choices) if words not in found]
+    return missing
 
 
 def readers(model: PreTrainedModel, section: ModelConfig) -> dict[str, Callable[[], torch.Tensor]]:

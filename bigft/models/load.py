@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bigft.config.errors import BadInput, Problem, reason
 from bigft.config.sections import ModelConfig
-from bigft.models.files import readers
+from bigft.models.files import readers, weight_files
 from bigft.models.heads.labels import draw_anew, label_parameters, take_rows
 from bigft.models.layers import head_modules
+from bigft.models.refusals import incomplete, not_loaded, weights_not_loaded
 from bigft.models.weights import check_fit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 BYTE_LEVEL_SPACE = "\u0120"  # how byte-level vocabularies write the space
 # Architectures after fairseq's RoBERTa: the first token's position is pad_token_id + 1.
 POSITIONS_AFTER_PAD = {
@@ -44,7 +43,7 @@ def load_tokenizer(model: ModelConfig, *, reads_words: bool = True) -> PreTraine
             name, revision=model.revision, trust_remote_code=False, **options
         )
     except Exception as error:  # of every kind, KeyError too, for files that are damaged
-        raise _not_loaded(key, name, error) from error
+        raise not_loaded(key, name, error) from error
     problems = []
     if reads_words and not tokenizer.is_fast:
         problems.append(
@@ -112,7 +111,7 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
             name, revision=model.revision, trust_remote_code=False, **options
         )
     except (OSError, ValueError, StrictDataclassError) as error:
-        raise _not_loaded("model.model_name_or_path", name, error) from error
+        raise not_loaded("model.model_name_or_path", name, error) from error
     for field, value in model.config_overrides.items():
         if not hasattr(config, field) or callable(getattr(config, field)):
             nearest = get_close_matches(field, config.to_dict(), n=1)
@@ -126,8 +125,8 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
         try:
             setattr(config, field, value)
         except StrictDataclassError as error:
-            reason = str(error.__cause__ or error)
-            raise BadInput(Problem("model.config_overrides", reason)) from error
+            why = str(error.__cause__ or error)
+            raise BadInput(Problem("model.config_overrides", why)) from error
     if model.dropout is not None:
         for field, value in config.to_dict().items():
             # LayerDrop is none: it leaves whole layers out.
@@ -201,8 +200,23 @@ def load_model(
     device: "meta" reads only the names and shapes of the weights.
     quantization_config: transformers', for weights that are quantised as they are read; those of
         a new head are not.
-    Raises BadInput if the weights cannot be read, do not fit the architecture or are quantised.
+    Raises BadInput if the weights cannot be read, do not fit the architecture or are quantised;
+        where they would fit without `config_overrides`, it names the overrides.
     """
+    try:
+        return _load(model, config, auto_class, dtype, device, quantization_config)
+    except BadInput as refused:
+        raise BadInput(_of_overrides(model, auto_class, refused) or refused.problems) from refused
+
+
+def _load(
+    model: ModelConfig,
+    config: PretrainedConfig,
+    auto_class: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    quantization_config: Any = None,
+) -> PreTrainedModel:
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -242,18 +256,23 @@ def load_model(
         )
     except ImportError as error:  # of the package that computes attention
         raise BadInput(
-            Problem("model.attn_implementation", _reason(error), "install it or leave the key out")
+            Problem("model.attn_implementation", reason(error), "install it or leave the key out")
         ) from error
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
-        raise _not_loaded("model.model_name_or_path", name, error) from error
+        built = _without_values(factory, config)
+        raise weights_not_loaded(model, error, built) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
     if quantization_config is not None:
         keep_4bit_weights(loaded)
-    is_cut = bool(model.config_overrides and info["unexpected_keys"]) and _fits_itself(
-        model, auto_class
+    is_cut = bool(model.config_overrides and info["unexpected_keys"]) and _fits(
+        model, {}, auto_class
     )
-    fit = check_fit(loaded, info, name, load_model_config(model), auto_class, is_cut)
+    try:
+        fit = check_fit(loaded, info, name, load_model_config(model), auto_class, is_cut)
+    except BadInput as refused:
+        problem = incomplete(loaded, name, weight_files(model))
+        raise BadInput(problem or refused.problems) from refused
     loaded.bigft_fit = fit
     if fit.rows is not None and device != "meta":
         mismatched = {key for key, *_ in info["mismatched_keys"]}
@@ -263,14 +282,45 @@ def load_model(
     return loaded
 
 
-def _fits_itself(model: ModelConfig, auto_class: str) -> bool:
-    """Whether the files fit their config as it is, without overrides."""
-    plain = model.model_copy(update={"config_overrides": {}})
+def _without_values(factory: Any, config: PretrainedConfig) -> PreTrainedModel | None:
+    import torch
+
     try:
-        load_model(plain, load_model_config(plain), auto_class, device="meta")
+        with torch.device("meta"):
+            built: PreTrainedModel = factory.from_config(config)
+    except Exception:  # of every kind: what the config says may be what is wrong
+        return None
+    return built
+
+
+def _fits(model: ModelConfig, overrides: dict[str, Any], auto_class: str) -> bool:
+    """Whether the files fit their config with these overrides in the place of the section's."""
+    other = model.model_copy(update={"config_overrides": overrides})
+    try:
+        _load(other, load_model_config(other), auto_class, device="meta")
     except BadInput:
         return False
     return True
+
+
+def _of_overrides(model: ModelConfig, auto_class: str, refused: BadInput) -> list[Problem]:
+    """The refusal as one of the overrides that cause it; [] where the model would be refused
+    without them too."""
+    overrides = model.config_overrides
+    if not overrides or not _fits(model, {}, auto_class):
+        return []
+    alone = [name for name in overrides if not _fits(model, {name: overrides[name]}, auto_class)]
+    stored = load_model_config(model.model_copy(update={"config_overrides": {}}))
+    found = "; ".join(problem.what for problem in refused.problems)
+    mend = "leave it out" if model.from_scratch else "leave it out, or set model.from_scratch"
+    return [
+        Problem(
+            f"model.config_overrides.{name}",
+            f"{overrides[name]!r}, where config.json says {getattr(stored, name)!r}: {found}",
+            mend,
+        )
+        for name in alone or overrides
+    ]
 
 
 def _check_not_quantised(model: ModelConfig, config: PretrainedConfig) -> None:
@@ -314,42 +364,3 @@ def _check_generation_config(model: ModelConfig, config: PretrainedConfig) -> No
         if end is not None and not is_id:
             what = f"its eos_token_id {end!r} is none of the model's {size} ids"
             raise BadInput(Problem(path, what, fix))
-
-
-def _not_loaded(key: str, name: str, error: Exception) -> BadInput:
-    what = f"{name!r} cannot be loaded ({_reason(error)})"
-    if pointers := _lfs_pointers(Path(name)):
-        what = f"{pointers[0]} in {name!r} is a pointer of Git LFS, not the file itself"
-        mend = f"fetch it (git -C {name} lfs pull), or give the hub id"
-    elif Path(name, "adapter_config.json").is_file():
-        what = f"{name!r} is an adapter of peft, not a model"
-        mend = "name its base; base_model_name_or_path in adapter_config.json says which"
-    elif Path(name).is_dir() and list(Path(name).glob("pytorch_model*.bin")):
-        what = f"the weights in {name!r} are pytorch_model.bin, a pickle, which may run code"
-        mend = "load it where you trust it and save_pretrained it: that writes model.safetensors"
-    elif "Unrecognized configuration class" in str(error):
-        mend = "give a model of this task, or the task of this model"
-    elif Path(name).is_dir():
-        mend = "it should hold config.json, tokenizer.json and model.safetensors"
-    elif name.startswith((".", "/")) or name.count("/") > 1:
-        what, mend = f"there is no directory {name!r}", "give a model's directory, or a hub id"
-    else:
-        mend = "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
-    return BadInput(Problem(key, what, mend))
-
-
-def _lfs_pointers(directory: Path) -> list[str]:
-    """Files of a repository that was cloned without what Git LFS keeps elsewhere."""
-    found = []
-    for path in sorted(directory.glob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                    found.append(path.name)
-    return found
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what a library says."""
-    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-    return kind + next(iter(str(error).strip().splitlines()), "no reason given")

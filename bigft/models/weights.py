@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
+from bigft.config.tag_names import usual_names
 from bigft.models.heads.labels import Rows, label_parameters, labels_by_id
 from bigft.models.heads.swap import base_model
 from bigft.models.layers import body
+from bigft.models.refusals import misnamed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,6 +68,9 @@ def check_fit(
     missing, unexpected = set(info["missing_keys"]), set(info["unexpected_keys"])
     is_classifier = auto_class.endswith("Classification")
     labels, stored_labels = labels_by_id(model.config), labels_by_id(stored)
+    # Data that writes its tags otherwise is read as B-X and O, and so are the names of its models.
+    spelled = (stored_labels, usual_names(stored_labels))
+    stored_labels = max(spelled, key=lambda names: len({*labels}.intersection(names)))
     with_head = auto_class in GENERATES or (
         type(model).__name__ in (stored.architectures or ())
         and not (is_classifier and set(labels).isdisjoint(stored_labels))
@@ -91,7 +96,7 @@ def check_fit(
         if keys
     ]
     if problems:
-        raise BadInput(problems)
+        raise BadInput(misnamed(model, name, missing, unexpected) or problems)
     notes = [*_notes(missing | (shapes.keys() - by_row), unexpected, is_cut)]
     if rows is not None:
         notes.append(_rows_note(by_row, labels, stored_labels, rows))

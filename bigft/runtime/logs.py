@@ -10,6 +10,19 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 NOISY = ("DeepSpeed", "deepspeed", "transformers", "datasets", "torch")
 
 
+def quiet_libraries() -> None:
+    """Keeps what libraries warn of off the terminal: a user of bigft can do nothing about it. Logs
+    have it; `python -W default` shows warnings."""
+    if not sys.warnoptions:
+        logging.captureWarnings(True)
+    if logging.lastResort is not None:  # for loggers of which nobody takes anything yet
+        logging.lastResort.addFilter(_of_bigft)
+
+
+def _of_bigft(record: logging.LogRecord) -> bool:
+    return record.name.startswith("bigft")
+
+
 def log_to(path: Path, is_first: bool) -> None:
     """Sends this process's log to `path`, appending; warnings of the first rank also to stderr."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,6 +39,6 @@ def log_to(path: Path, is_first: bool) -> None:
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setLevel(logging.WARNING)
         terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        terminal.addFilter(lambda record: record.name.startswith("bigft"))
+        terminal.addFilter(_of_bigft)
         root.addHandler(terminal)
     logging.captureWarnings(True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, reason
 from bigft.config.sections import TrainConfig
 from bigft.runtime.launcher import Launch
 from bigft.runtime.proc import read_fields
@@ -47,8 +47,8 @@ def check_port(launch: Launch, environ: Mapping[str, str] = os.environ) -> None:
         try:
             listener.bind(("", launch.master_port))
         except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
-            what = f"cannot listen on port {launch.master_port}: {reason}"
+            why = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
+            what = f"cannot listen on port {launch.master_port}: {why}"
             mend = "set another (in site.sh, deepspeed --master_port, torchrun --master-port)"
             raise BadInput(Problem("environment: MASTER_PORT", what, mend)) from error
 
@@ -95,7 +95,6 @@ def check_libraries() -> None:
     except Exception as error:  # an operator that is missing is a RuntimeError
         while (cause := error.__cause__ or error.__context__) is not None:
             error = cause  # type: ignore[assignment]
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}"
         package = _culprit(error)
         if package is None:
             where, what = "environment: transformers", "its models cannot be imported"
@@ -106,7 +105,8 @@ def check_libraries() -> None:
             what += ", so no model of transformers can be"
             mend = f"install the {package} that is built for this torch, or remove it if nothing "
             mend += f"else needs it (pip uninstall {package})"
-        raise BadInput(Problem(where, f"{what} ({reason})", mend)) from error
+        why = reason(error, first_line=True)
+        raise BadInput(Problem(where, f"{what} ({why})", mend)) from error
 
 
 def _culprit(error: BaseException) -> str | None:

@@ -33,7 +33,13 @@ from bigft.data.prepare import (
 from bigft.data.records import Feature
 from bigft.data.source import input_files, version_of
 from bigft.data.tag_spellings import Tagging
-from bigft.models.adapt import adapt_model, freezes_base, load_options, virtual_tokens
+from bigft.models.adapt import (
+    adapt_model,
+    check_shardable,
+    freezes_base,
+    load_options,
+    virtual_tokens,
+)
 from bigft.models.load import (
     Limit,
     check_vocabulary,
@@ -111,6 +117,8 @@ class Run:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         seed_everything(config.train.seed, "adapter")
         model = adapt_model(model, options, self.tokenizer)
+        if effective_zero_stage(config) == 3:
+            check_shardable(model)
         self.task.attach_head(model)
         return model
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -25,7 +27,8 @@ def build_engine(
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     _cast_what_is_not_sharded(model)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=ds_config)
+    with redirect_stdout(io.StringIO()):  # the bf16 optimizer prints how full the memory is
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=ds_config)
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)
     _skip_what_is_not_finite(engine)
     if dist.get_world_size() == 1:

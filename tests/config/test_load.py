@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigft.config import BadInput, LoadedConfig, RunConfig, load_config, resolved_yaml
+from bigft.config.errors import Problem
 from bigft.config.yaml_text import parse
 
 Load = Callable[..., LoadedConfig]
@@ -68,6 +69,31 @@ def test_a_section_of_comments_only_is_an_empty_one(load: Load) -> None:
     text = "optim:\n  # learning_rate: 1\ntask: token-classification\n"
     text += "model: {model_name_or_path: m}\ndata: {train_file: t}\ntrain: {output_dir: o}\n"
     assert load(text=text).config.optim.learning_rate == 5e-5
+
+
+INNER = "model.config_overrides.hidden_size"
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "place"),
+    [
+        ("{model_name_or_path: m,\n config_overrides: {hidden_size: 3}}", [],
+         f"config.yaml:3: {INNER}"),
+        ("\n  model_name_or_path: m\n  config_overrides:\n    hidden_act: a\n    hidden_size: 3",
+         [], f"config.yaml:6: {INNER}"),
+        ("{model_name_or_path: m}", [f"{INNER}=3"], f"command line: {INNER}=3"),
+        ("{model_name_or_path: m}", ["model.config_overrides={hidden_size: 3}"],
+         "command line: model.config_overrides={hidden_size: 3}"),
+    ],
+)  # fmt: skip
+def test_a_problem_of_a_name_in_a_mapping_tells_where_it_is_given(
+    model: str, words: list[str], place: str, load: Load
+) -> None:
+    text = f"task: token-classification\nmodel: {model}\n"
+    loaded = load(*words, text=text + "data: {train_file: t}\ntrain: {output_dir: o}\n")
+    with pytest.raises(BadInput) as caught, loaded.located():
+        raise BadInput(Problem(INNER, "3, but"))
+    assert str(caught.value) == f"{place}: 3, but"
 
 
 def test_a_place_is_known_of_given_keys_and_of_defaults(load: Load) -> None:

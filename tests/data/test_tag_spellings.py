@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bigft.config.tag_names import SPELLINGS, usual_names
 from bigft.data.tag_schemes import Scheme
 from bigft.data.tag_spellings import (
-    SPELLINGS,
     Tagging,
     detect_tagging,
     respelled,
@@ -144,3 +144,18 @@ def test_a_training_set_of_one_plain_label_is_noted() -> None:
     assert tagging_notes(PLAIN, [["NOUN", "NOUN"], ["NOUN"]]) == [
         "every label of the training set is 'NOUN': there is nothing to tell apart"
     ]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_the_labels_of_a_model_are_read_in_every_spelling(spelling: str) -> None:
+    names = ["O", "B-PER", "I-PER", "B-GPE_LOC-2"]
+    assert usual_names([written(name, spelling) for name in names]) == names
+    lower = [written(name, spelling) for name in ["O", "b-per", "i-per"]]
+    assert usual_names(lower) == ["O", "B-per", "I-per"]
+
+
+@pytest.mark.parametrize(
+    "labels", [["NOUN", "VERB"], ["E_coli", "yeast"], ["O", "B-X", "b-X"], ["LABEL_0", "LABEL_1"]]
+)
+def test_labels_that_are_no_tags_or_the_same_one_stay_as_they_are(labels: list[str]) -> None:
+    assert usual_names(labels) == labels

@@ -12,11 +12,19 @@ from peft import PeftModel
 from pydantic import TypeAdapter
 from tiny import ARCHITECTURES, letter_tokenizer, save_tiny, tiny_model
 from tiny_seq2seq import tiny_seq2seq
+from training.language_models import mixture
 
 from bigft.config.adapt import AdaptConfig
 from bigft.config.errors import BadInput
 from bigft.config.sections import ModelConfig
-from bigft.models.adapt import ADAPTERS, adapt_model, freezes_base, is_peft, load_options
+from bigft.models.adapt import (
+    ADAPTERS,
+    adapt_model,
+    check_shardable,
+    freezes_base,
+    is_peft,
+    load_options,
+)
 from bigft.models.cpu_bf16 import keep_4bit_weights
 from bigft.models.layers import head_modules
 from bigft.models.load import load_model, load_model_config, load_tokenizer
@@ -50,6 +58,33 @@ def refusal(model: Any, method: str, **keys: Any) -> list[str]:
     with pytest.raises(BadInput) as caught:
         adapted(model, method, **keys)
     return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("targets", "bare"),
+    [
+        ("all-linear", "model.layers.0.mlp.gate.weight and 5 more"),
+        (".*(q_proj|w2)", "model.layers.0.mlp.experts.down_proj and 1 more"),
+        (["q_proj", "gate"], "model.layers.0.mlp.gate.weight and 1 more"),
+    ],
+)
+def test_an_adapter_on_bare_parameters_is_refused_under_zero_3(targets: Any, bare: str) -> None:
+    modules = "k_proj, o_proj, q_proj, v_proj" if targets == "all-linear" else "q_proj"
+    model = adapted(mixture("mixtral"), "lora", target_modules=targets)
+    with pytest.raises(BadInput) as caught:
+        check_shardable(model)
+    assert str(caught.value) == (
+        f"adapt.target_modules: takes in {bare}, parameters that are no linear modules, which peft "
+        f"cannot train at parallel.zero_stage 3; name modules alone ([{modules}]), or set "
+        "parallel.zero_stage to 2"
+    )
+
+
+def test_an_adapter_on_modules_may_be_sharded() -> None:
+    check_shardable(adapted(mixture("mixtral"), "lora", target_modules=["q_proj", "v_proj"]))
+    check_shardable(adapted(mixture("mixtral"), "prompt"))
+    check_shardable(adapted(language_model(), "lora"))
+    check_shardable(adapted(language_model(), "full"))
 
 
 def logits(model: Any) -> torch.Tensor:

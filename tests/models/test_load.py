@@ -157,7 +157,8 @@ def test_weights_that_do_not_fit_the_body_are_refused(
     with pytest.raises(BadInput) as caught:
         load(bert, config_overrides=overrides)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"model.model_name_or_path: the weights of {str(bert)!r} do not fit")
+    ((key, value),) = overrides.items()
+    assert line.startswith(f"model.config_overrides.{key}: {value}, where config.json says ")
     assert name in line
 
 
@@ -198,17 +199,23 @@ def test_pickled_weights_are_not_loaded(bert: Path, tmp_path: Path) -> None:
 
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 438012727\n"
+ANNEX = "/annex/objects/SHA256E-s438012727--4d7a2146\n"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_pointer_of_git_lfs_is_called_one(name: str, bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "tool", "fetch"), [(LFS, "Git LFS", "lfs pull"), (ANNEX, "git-annex", "annex get")]
+)
+def test_a_pointer_is_called_one(
+    text: str, tool: str, fetch: str, name: str, bert: Path, tmp_path: Path
+) -> None:
     shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
-    (tmp_path / name).write_text(LFS)
+    (tmp_path / name).write_text(text)
     call = {"model.safetensors": load, "tokenizer.json": load_tokenizer}.get(name, load)
     (line,) = refusal(call, tmp_path if call is load else options(tmp_path))
     assert line == (
-        f"model.model_name_or_path: {name} in {str(tmp_path)!r} is a pointer of Git LFS, not the "
-        f"file itself; fetch it (git -C {tmp_path} lfs pull), or give the hub id"
+        f"model.model_name_or_path: {name} in {str(tmp_path)!r} is a pointer of {tool}, not the "
+        f"file itself; fetch it (git -C {tmp_path} {fetch}), or give the hub id"
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from bigft.runtime.logs import NOISY, log_to
 def _loggers_come_back() -> Iterator[None]:
     names = (None, "bigft", *NOISY)
     before = {name: _settings(logging.getLogger(name)) for name in names}
+    logging.captureWarnings(False)  # a verb that a test has called left them captured
     yield
     logging.captureWarnings(False)
     for name, (level, handlers, propagate) in before.items():
@@ -66,6 +69,24 @@ def test_libraries_lose_their_own_way_to_the_terminal(
     noisy.error("loud")
     assert capsys.readouterr().err == ""
     assert "ERROR DeepSpeed: loud" in (tmp_path / "log").read_text()
+
+
+def test_before_a_log_is_kept_libraries_are_silent_and_bigft_is_heard() -> None:
+    code = """
+import logging, warnings
+from bigft.cli import main
+main(["--version"])
+warnings.warn("of a library", FutureWarning)
+logging.getLogger("bitsandbytes").warning("of a library")
+logging.getLogger("bigft.data.cache").warning("damaged")
+"""
+
+    def said(*options: str) -> list[str]:
+        command = [sys.executable, *options, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+
+    assert said() == ["damaged"]
+    assert "FutureWarning: of a library" in said("-W", "default")[0]
 
 
 def test_a_log_is_continued(tmp_path: Path) -> None:

@@ -119,3 +119,15 @@ def test_no_weight_is_written_to_try_it(
     assert written.keys() >= {"config.json", "generation_config.json", "tokenizer.json"}
     assert sum(size for name, size in written.items() if name.endswith("safetensors")) < 100
     assert [path.name for path in here.iterdir() if path.name.startswith("out")] == []
+
+
+def test_an_adapter_on_experts_is_refused_before_training_where_it_is_to_be_sharded(
+    here: Path,
+) -> None:
+    write_run(here, "mixtral")
+    with pytest.raises(
+        BadInput, match=r"^adapt.target_modules: takes in .* parallel.zero_stage 3;"
+    ):
+        notes("adapt.method=lora", "parallel.zero_stage=3")
+    notes("adapt.method=lora", "parallel.zero_stage=2")
+    notes("adapt={method: lora, target_modules: [q_proj]}", "parallel.zero_stage=3")

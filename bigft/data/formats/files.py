@@ -12,28 +12,19 @@ import lzma
 import re
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePath
 from typing import IO, Any
 
 from bigft.config.errors import BadInput, Problem
+from bigft.runtime.pointers import pointer_in
 
 HEAD = 512  # bytes: more than any of the beginnings below, and the head of a tar archive
 TAR = slice(257, 262)  # where such an archive says "ustar"
 PARQUET_MAGIC = b"PAR1"
 STREAMS = (PurePath("/dev/fd"), PurePath("/dev/stdin"), PurePath("/proc"))
-POINTERS = {
-    b"version https://git-lfs": (
-        "a Git LFS pointer: it stands in the place of the data",
-        "fetch the data with `git lfs pull`",
-    ),
-    b"/annex/objects/": (
-        "a git-annex pointer: it stands in the place of the data",
-        "fetch the data with `git annex get`",
-    ),
-}
 UNPACK = "unpack it, and name a file of it"
 ARCHIVES = {
     b"PK\x03\x04": ("a ZIP archive (or a spreadsheet)", UNPACK),
@@ -58,7 +49,7 @@ def check_content(path: str) -> None:
     stored = _head(path)
     with open_data(path) as file:
         head = file.read(HEAD)
-    problem = _begins_as(POINTERS | ARCHIVES, path, head)
+    problem = _as_pointer(path) or _as_archive(path, head)
     if head[TAR] == b"ustar":
         problem = Problem(path, "a tar archive", UNPACK)
     elif head != stored and head.startswith(PARQUET_MAGIC):
@@ -73,7 +64,7 @@ def check_content(path: str) -> None:
 def not_fetched(path: str) -> list[Problem]:
     """The pointers in the place of a file, or of files of a directory; none for another name."""
     files = sorted(str(file) for file in [Path(path), *Path(path).rglob("*")] if file.is_file())
-    return [problem for file in files if (problem := _begins_as(POINTERS, file, _head(file)))]
+    return [problem for file in files if (problem := _as_pointer(file))]
 
 
 def _head(path: str) -> bytes:
@@ -81,10 +72,16 @@ def _head(path: str) -> bytes:
         return file.read(HEAD)
 
 
-def _begins_as(
-    beginnings: Mapping[bytes, tuple[str, str]], path: str, head: bytes
-) -> Problem | None:
-    for beginning, (found, fix) in beginnings.items():
+def _as_pointer(path: str) -> Problem | None:
+    pointer = pointer_in(path)
+    if pointer is None:
+        return None
+    found = f"a {pointer.tool} pointer: it stands in the place of the data"
+    return Problem(path, found, f"fetch the data with `git {pointer.fetch}`")
+
+
+def _as_archive(path: str, head: bytes) -> Problem | None:
+    for beginning, (found, fix) in ARCHIVES.items():
         if head.startswith(beginning):
             return Problem(path, found, fix)
     return None
