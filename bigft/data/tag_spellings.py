@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from bigft.config.tag_names import OUTSIDE, OUTSIDE_NAMES, PREFIXES, SPELLINGS, usual_name
+from bigft.config.tag_names import OUTSIDE, OUTSIDE_NAMES, SPELLINGS, usual_name
 from bigft.data.tag_schemes import Scheme, detect_scheme, scheme_violations, split_tag
 
 OUTSIDE_LETTERS = frozenset({"o", "0"})  # an O mistyped; beside an O the other names may be types

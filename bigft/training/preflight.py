@@ -17,7 +17,7 @@ from bigft.config.deepspeed import deepspeed_config
 from bigft.config.errors import BadInput, Problem, collect, reason
 from bigft.config.load import check_batch
 from bigft.config.sections import RunConfig
-from bigft.data.tag_schemes import OUTSIDE
+from bigft.config.tag_names import OUTSIDE
 from bigft.models.adapt import is_peft
 from bigft.models.load import load_model, load_model_config
 from bigft.models.weights import fit_of
