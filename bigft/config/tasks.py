@@ -1,7 +1,8 @@
 """The options of each task: one model per task, told apart by `name`.
 
 `answers_in` says what the targets of a task are: labels of the data, tokens of the vocabulary, or
-spans of the text. `Decides` beside an option says what follows from it (bigft/config/fields.py).
+spans of the text. `reads` says what its model is given, and so what its tokenizer must have.
+`Decides` beside an option says what follows from it (bigft/config/fields.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from bigft.config.fields import Count, Decides, Positive, Section, names
 
 AnswersIn = Literal["labels", "tokens", "spans"]
+Reads = Literal["words", "text", "masked-text", "completion", "image"]
 
 
 class Generation(Section):
@@ -34,6 +36,7 @@ class TokenClassification(Section):
     """One label per word: named entities, parts of speech, chunks."""
 
     answers_in: ClassVar[AnswersIn] = "labels"
+    reads: ClassVar[Reads] = "words"
     name: Literal["token-classification"] = "token-classification"
     """The task."""
     doc_stride: Annotated[int, Field(ge=0)] = 32
@@ -46,6 +49,7 @@ class TextClassification(Section):
     """One label per text."""
 
     answers_in: ClassVar[AnswersIn] = "labels"
+    reads: ClassVar[Reads] = "text"
     name: Literal["text-classification"] = "text-classification"
     """The task."""
 
@@ -54,6 +58,7 @@ class QuestionAnswering(Section):
     """A span of the context as the answer."""
 
     answers_in: ClassVar[AnswersIn] = "spans"
+    reads: ClassVar[Reads] = "text"
     name: Literal["question-answering"] = "question-answering"
     """The task."""
     doc_stride: Annotated[int, Field(ge=0)] = 128
@@ -72,6 +77,7 @@ class Seq2Seq(Section):
     """A text from a text: translation, summaries."""
 
     answers_in: ClassVar[AnswersIn] = "tokens"
+    reads: ClassVar[Reads] = "completion"
     name: Literal["seq2seq"] = "seq2seq"
     """The task."""
     source_lang: str | None = None
@@ -92,6 +98,7 @@ class CausalLM(Section):
     """The next token: instruction tuning, chat, plain text."""
 
     answers_in: ClassVar[AnswersIn] = "tokens"
+    reads: ClassVar[Reads] = "completion"
     name: Literal["causal-lm"] = "causal-lm"
     """The task."""
     assistant_only_loss: bool = True
@@ -111,6 +118,7 @@ class MaskedLM(Section):
     """Masked tokens: adaptation to a domain."""
 
     answers_in: ClassVar[AnswersIn] = "tokens"
+    reads: ClassVar[Reads] = "masked-text"
     name: Literal["masked-lm"] = "masked-lm"
     """The task."""
     mlm_probability: Annotated[float, Field(gt=0, lt=1), Decides.BATCHES] = 0.15
@@ -121,6 +129,7 @@ class ImageClassification(Section):
     """One label per image."""
 
     answers_in: ClassVar[AnswersIn] = "labels"
+    reads: ClassVar[Reads] = "image"
     name: Literal["image-classification"] = "image-classification"
     """The task."""
 
@@ -129,6 +138,7 @@ class PromptClassification(Section):
     """One label per text by a prompt and the words of a language model, for few samples."""
 
     answers_in: ClassVar[AnswersIn] = "labels"
+    reads: ClassVar[Reads] = "masked-text"
     name: Literal["prompt-classification"] = "prompt-classification"
     """The task."""
 

@@ -39,7 +39,6 @@ class CausalLM:
     """
 
     auto_class = "AutoModelForCausalLM"
-    reads_words = False
 
     def __init__(
         self,

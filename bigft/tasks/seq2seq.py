@@ -40,7 +40,6 @@ class Seq2Seq:
     """
 
     auto_class = "AutoModelForSeq2SeqLM"
-    reads_words = False
 
     def __init__(
         self,

@@ -157,7 +157,7 @@ def prepare(
     clock = clock or date.today()
     problems: list[Problem] = []
     with collect(problems):
-        tokenizer = load_tokenizer(config.model, reads_words=task_class.reads_words)
+        tokenizer = load_tokenizer(config.model, config.task.reads)
         model_config = load_model_config(config.model)
         check_vocabulary(tokenizer, model_config)
         limit = row_limit(config, tokenizer, model_config)

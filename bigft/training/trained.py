@@ -91,7 +91,7 @@ class Trained:
         data = config.data.model_copy(update={"chat_template": None})
         config = config.model_copy(update={"model": model_section, "data": data})
         task_class = TASKS[config.task.name]
-        tokenizer = load_tokenizer(exported, reads_words=task_class.reads_words)
+        tokenizer = load_tokenizer(exported, config.task.reads)
         exported_config = load_model_config(exported)
         labels: list[str] = []
         if config.task.answers_in == "labels":
