@@ -12,10 +12,10 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from bigft import __version__
-from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Problem
+from bigft.config.errors import BadInput, Problem
+from bigft.config.exit_codes import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_NO_READER
 from bigft.runtime.signals import interruptible
 
-EXIT_NO_READER = 141
 REFUSAL = "BIGFT_REFUSAL"  # a file of the job script's, for the last line of its log
 
 VERBS = {

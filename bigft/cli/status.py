@@ -9,13 +9,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bigft.config.exit_codes import EXIT_FAILED, EXIT_RESUMABLE, EXIT_RUNNING
 from bigft.report.console import duration
 from bigft.runtime.events import Event, read_metrics
-from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE
 from bigft.runtime.rising_loss import rising_loss
 from bigft.runtime.run_directory import MAX_CRASHES, RunDirectory
 
-EXIT_CODES = {"finished": 0, "resumable": EXIT_RESUMABLE, "failed": EXIT_FAILED, "running": 4}
+EXIT_CODES = {
+    "finished": 0,
+    "resumable": EXIT_RESUMABLE,
+    "failed": EXIT_FAILED,
+    "running": EXIT_RUNNING,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

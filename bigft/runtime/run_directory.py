@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bigft.config.errors import EXIT_INTERRUPTED, BadInput, Problem
+from bigft.config.errors import BadInput, Problem
+from bigft.config.exit_codes import EXIT_HUNG, EXIT_INTERRUPTED, EXIT_RESUMABLE
 from bigft.runtime.events import read_metrics, strict_json
-from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE
 from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import Holder, Lock, LockLost
 

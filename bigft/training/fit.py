@@ -15,6 +15,7 @@ import torch
 
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
+from bigft.config.exit_codes import EXIT_HUNG
 from bigft.config.sections import RunConfig
 from bigft.data.packing import join
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
@@ -22,7 +23,6 @@ from bigft.models.heads.choose import HeadChoice, choose_head
 from bigft.models.layers import frozen_digest, head_names, num_values, trained_table
 from bigft.models.packed import check_packing
 from bigft.runtime.events import EventStream
-from bigft.runtime.launcher import EXIT_HUNG
 from bigft.runtime.machine import arithmetic
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory

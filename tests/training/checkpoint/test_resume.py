@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import tiny_config
+from training.checkpoint.resuming import (
+    PACKED,
+    RESUME,
+    fingerprint_of,
+    refusal,
+    run_of,
+    saved,
+)
 from training.checkpoint.small import SmallEngine, SmallWorld, forge
 
-from bigft.config.errors import BadInput
-from bigft.config.fields import Decides, options_that_decide
-from bigft.config.load import load_config
-from bigft.config.tasks import CausalLM, MaskedLM
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint import (
     CheckpointStore,
@@ -24,42 +26,6 @@ from bigft.training.checkpoint import (
 )
 
 LORA, HEAD = "adapt={method: lora, lora_alpha: 8}", "adapt={method: head}"
-RESUME = "train.resume_from_checkpoint="
-ARITHMETIC = {"threads": "1", "processor": "a CPU, AVX512"}
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with the config of a model in `model`."""
-    monkeypatch.chdir(tmp_path)
-    tiny_config("llama").save_pretrained("model")
-    return tmp_path
-
-
-def run_of(*overrides: str, data: str = "f") -> Any:
-    base = ["task=causal-lm", "model.model_name_or_path=model", "data.train_file=t"]
-    words = [*base, "train.output_dir=run", *overrides]
-    return SimpleNamespace(config=load_config(None, words).config, data_fingerprint=data)
-
-
-def fingerprint_of(run: Any, world_size: int = 1, **arithmetic: str) -> dict[str, Any]:
-    return resume_fingerprint(run, world_size, ARITHMETIC | arithmetic)
-
-
-def saved(run: Any, *steps: int, world_size: int = 1) -> RunDirectory:
-    directory = RunDirectory("run")
-    directory.path.mkdir(exist_ok=True)
-    fingerprint = fingerprint_of(run, world_size)
-    store = CheckpointStore(directory, SmallWorld(), None, fingerprint, False)
-    for step in steps:
-        assert store.save(SmallEngine(), TrainerState(step=step)).path
-    return directory
-
-
-def refusal(run: Any, directory: RunDirectory, world_size: int = 1) -> list[str]:
-    with pytest.raises(BadInput) as refused:
-        checkpoint_to_resume(run, directory, world_size)
-    return [str(problem) for problem in refused.value.problems]
 
 
 @pytest.mark.parametrize(
@@ -89,9 +55,6 @@ def test_a_changed_key_is_refused_by_name(
     about = f"was trained with {key} {then}, this config says {now}; keep {key} of the run that"
     assert sum(about in line for line in said) == 1, said
     assert all(line.startswith("train.resume_from_checkpoint: run/checkpoint-3") for line in said)
-
-
-PACKED = ["data.packing=true", "data.max_seq_length=64"]
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -366,53 +329,3 @@ def test_the_link_best_names_a_checkpoint(here: Path) -> None:
     (directory.path / "best").symlink_to("checkpoint-3")
     run = run_of(RESUME + "run/best")
     assert checkpoint_to_resume(run, directory, 1) == here / "run" / "checkpoint-3"
-
-
-# -- options that act on batches, not on rows -----------------------------------------------------
-
-
-def masked(probability: float, *overrides: str) -> Any:
-    """A run of a task that draws its targets when a batch is made."""
-    run = run_of(*overrides)
-    task = MaskedLM(mlm_probability=probability)
-    run.config = run.config.model_copy(update={"task": task})
-    return run
-
-
-def test_an_option_that_acts_when_a_batch_is_made_must_stay(here: Path) -> None:
-    directory = saved(masked(0.3), 3)
-    going_on = RESUME + "true"
-    assert checkpoint_to_resume(masked(0.3, going_on), directory, 1) is not None
-    (said,) = refusal(masked(0.4, going_on), directory)
-    assert "was trained with task.mlm_probability 0.3, this config says 0.4" in said
-
-
-@pytest.mark.parametrize("key", ["task.mlm_probability", "optim.label_smoothing_factor"])
-def test_a_checkpoint_that_lacks_an_option_ran_as_its_default(here: Path, key: str) -> None:
-    """It was written before there was that option."""
-    directory = saved(masked(0.15), 3)
-
-    def older(told: Any) -> Any:
-        del told["fingerprint"][key]
-        return told
-
-    forge(directory.path / "checkpoint-3", older)
-    going_on = RESUME + "true"
-    assert checkpoint_to_resume(masked(0.15, going_on), directory, 1) is not None
-    changed = masked(0.2, going_on, "optim.label_smoothing_factor=0.1")
-    said = refusal(changed, directory)
-    assert any(f"was trained with {key} {'0.15' if 'mlm' in key else '0.0'}" in one for one in said)
-
-
-def test_what_an_option_decides_stands_beside_its_type() -> None:
-    data, task = run_of(*PACKED).config.data, CausalLM()
-    batches = options_that_decide(data, Decides.BATCHES)
-    assert batches == {
-        "interleave_probs": None,
-        "packing": True,
-        "packing_strategy": "first_fit_decreasing",
-    }
-    assert set(options_that_decide(task, Decides.NEITHER)) == {"exact_match_pattern", "generation"}
-    of_rows = options_that_decide(data, Decides.ROWS)
-    assert {"max_seq_length", "train_file"} < of_rows.keys()
-    assert not {"packing", "preprocessing_num_workers"} & of_rows.keys()
