@@ -165,7 +165,7 @@ class _End:
     @classmethod
     def by(cls, error: BaseException) -> _End:
         from bigft.runtime.process_group import lost_peer
-        from bigft.training.loop import TrainingFailed
+        from bigft.training.nonfinite import TrainingFailed
 
         if is_interrupted():
             return cls("interrupted", "Ctrl-C", EXIT_INTERRUPTED)

@@ -28,6 +28,7 @@ from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import Stopped, StopRequest
 from bigft.runtime.watchdog import Watchdog
+from bigft.training.best import Judge
 from bigft.training.build import Run, compute_dtype, global_batch
 from bigft.training.checkpoint import (
     CheckpointStore,
@@ -262,9 +263,9 @@ def _judged_by(run: Run) -> str:
     """What tells the best checkpoint: metric, direction, and the validation set's content."""
     train, validation = run.config.train, run.splits.get("validation")
     content = b"" if validation is None else validation.content_of_record.tobytes()
-    metric = (train.metric_for_best_model or "loss").removeprefix("eval_")
     digest = hashlib.sha256(content).hexdigest()
-    return f"{metric}, greater is better: {train.greater_is_better}, data {digest[:16]}"
+    metric, greater = Judge.of(train).metric, train.greater_is_better
+    return f"{metric}, greater is better: {greater}, data {digest[:16]}"
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:
