@@ -13,7 +13,8 @@ from bigft.config.exit_codes import EXIT_FAILED, EXIT_RESUMABLE, EXIT_RUNNING
 from bigft.report.console import duration
 from bigft.runtime.events import Event, read_metrics
 from bigft.runtime.rising_loss import rising_loss
-from bigft.runtime.run_directory import MAX_CRASHES, RunDirectory
+from bigft.runtime.run_directory import RunDirectory
+from bigft.runtime.run_state import MAX_CRASHES
 
 EXIT_CODES = {
     "finished": 0,
