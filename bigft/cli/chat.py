@@ -8,6 +8,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
+from bigft.runtime.seeding import address
 
 if TYPE_CHECKING:
     from bigft.training.trained import Trained
@@ -61,9 +62,9 @@ def _answer(trained: Trained, task: Any, record: Any) -> str:
             skip_special_tokens=True,
             clean_up_tokenization_spaces=False,
         )
-    seed = (trained.config.train.seed, "chat", record.index)
+    draw = address(trained.config.train.seed, "chat", record.index)
     (answer,) = task.write(
-        trained.model, [feature.input_ids_T], seed, trained.world.device, **settings
+        trained.model, [feature.input_ids_T], [draw], trained.world.device, **settings
     )
     if not settings:
         print(answer)
