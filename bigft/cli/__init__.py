@@ -69,12 +69,18 @@ def _dispatch(words: list[str]) -> int:
         mend = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(VERBS)}"
         raise BadInput(Problem("bigft", f"no verb {verb!r}", mend))
     module = import_module(f"bigft.cli.{verb}")
-    parser = ArgumentParser(prog=f"bigft {verb}", description=VERBS[verb], allow_abbrev=False)
-    module.add_arguments(parser)
+    parser = parser_of(verb)
     # intermixed: options may stand between overrides, as in `a.b=c --nproc 4 d.e=f`
     parse = getattr(module, "parse", ArgumentParser.parse_intermixed_args)
     code: int = module.run(parse(parser, rest))
     return code
+
+
+def parser_of(verb: str) -> ArgumentParser:
+    """What `bigft VERB` takes."""
+    parser = ArgumentParser(prog=f"bigft {verb}", description=VERBS[verb], allow_abbrev=False)
+    import_module(f"bigft.cli.{verb}").add_arguments(parser)
+    return parser
 
 
 def _leave_for_the_job(refused: BadInput) -> None:

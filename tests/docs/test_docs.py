@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from bigft.cli import VERBS
+from bigft.cli.reference import EXITS
+from bigft.cli.reference import commands as commands_page
+from bigft.config import exit_codes
+from bigft.config.exit_codes import EXIT_RUNNING
 from bigft.config.load import load_config
 from bigft.config.not_yet import NOT_YET
 from bigft.data.formats import FORMATS
@@ -22,8 +26,9 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/*.md", "examples/**/*.md")
     for path in REPOSITORY.glob(pattern)
 )
+CONFIGURATION = REPOSITORY / "docs/configuration.md"
 README, PACKAGE = REPOSITORY / "README.md", REPOSITORY / "bigft"
-MAX_README_LINES = 250
+MAX_README_LINES, MAX_README_COLUMNS = 150, 100
 
 # What make and runs leave behind: no checkout has it.
 GENERATED = re.compile(
@@ -154,8 +159,8 @@ def test_every_shipped_config_loads(config: Path) -> None:
     load_config(str(config))
 
 
-def test_the_readme_explains_the_quickstart_config_as_it_is() -> None:
-    text = README.read_text(encoding="utf-8")
+def test_the_quickstart_config_is_explained_as_it_is() -> None:
+    text = CONFIGURATION.read_text(encoding="utf-8")
     shown = next(
         block
         for block in re.findall(r"^```yaml\n(.*?)^```", text, flags=re.M | re.S)
@@ -171,9 +176,11 @@ def _without_comments(yaml: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_the_readme_lists_every_key_that_is_not_done_yet() -> None:
+def test_every_key_that_is_not_done_yet_is_listed() -> None:
     section = (
-        README.read_text(encoding="utf-8").partition("## Not there yet")[2].partition("\n## ")[0]
+        CONFIGURATION.read_text(encoding="utf-8")
+        .partition("## Not there yet")[2]
+        .partition("\n## ")[0]
     )
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     listed = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
@@ -187,4 +194,17 @@ def test_the_table_of_formats_is_that_of_the_readers() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_text(encoding="utf-8").splitlines()) < MAX_README_LINES
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= MAX_README_LINES
+    assert [line for line in lines if len(line) > MAX_README_COLUMNS] == []
+
+
+def test_the_page_of_commands_is_what_the_parsers_say() -> None:
+    """`python -m bigft.cli.reference > docs/commands.md` writes it."""
+    assert (REPOSITORY / "docs/commands.md").read_text(encoding="utf-8") == commands_page()
+
+
+def test_every_exit_code_is_explained() -> None:
+    codes = {value for name, value in vars(exit_codes).items() if name.startswith("EXIT_")}
+    of_status = {EXIT_RUNNING}  # of `bigft status --exit-code` alone, whose help has it
+    assert {int(code) for code in EXITS if code.isdigit()} == (codes - of_status) | {0}
