@@ -13,7 +13,7 @@ from bigft.runtime.seeding import address
 if TYPE_CHECKING:
     from bigft.training.trained import Trained
 
-HELP = "/reset forgets what was said; /exit or Ctrl-D ends"
+HELP = "/system TEXT sets a system prompt; /reset forgets what was said; /exit or Ctrl-D ends"
 
 
 def chat(trained: Trained) -> int:
@@ -32,21 +32,26 @@ def chat(trained: Trained) -> int:
     if form == "prompt" and not task.renderer.has_template:
         what = "the run's tokenizer has no chat template"
         raise BadInput(Problem("--chat", what, "give --text, or train with data.chat_template"))
+    system: list[dict[str, str]] = []
     messages: list[dict[str, str]] = []
     for turn, line in enumerate(_lines()):
         if line == "/exit":
             break
-        if line == "/reset":
+        command, _, text = line.partition(" ")
+        if command == "/system":
+            system = [{"role": "system", "content": text.strip()}] if text.strip() else []
+            messages = []
+        elif line == "/reset":
             messages = []
         elif line:
-            said = [*messages, {"role": "user", "content": line}]
+            said = [*system, *messages, {"role": "user", "content": line}]
             record = Record(turn, {"messages": said, "form": form}, "chat", turn + 1)
             try:
                 answer = _answer(trained, task, record)
             except BadInput as refused:  # by the template: the talk goes on without this line
                 print(refused, file=sys.stderr)
                 continue
-            messages = [*said, {"role": "assistant", "content": answer}]
+            messages = [*said[len(system) :], {"role": "assistant", "content": answer}]
     return 0
 
 

@@ -68,7 +68,7 @@ def collect(directory: RunDirectory) -> dict[str, Any]:
         "warning": rising_loss(events) or None,
         "branched_from": _text(directory.branched_from),
         "latest_checkpoint": _text(directory.latest_checkpoint),
-        "best_checkpoint": _text(directory.best),
+        "best_checkpoint": _text(_in(directory, directory.best)),
         "results": directory.read_results(),
     }
     return status | {"go_on": _command(status)}
@@ -97,7 +97,8 @@ def as_text(status: dict[str, Any]) -> str:
             rows.append((key.replace("_", " "), status[key]))
     if status["go_on"]:
         rows.append(("go on with", status["go_on"]))
-    rows += [(key, str(value)) for key, value in status["results"].items()]
+    above = ("step", "epoch")
+    rows += [(key, str(value)) for key, value in status["results"].items() if key not in above]
     width = max(len(name) for name, _ in rows)
     return "\n".join([status["path"], *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
@@ -129,6 +130,11 @@ def _progress(status: dict[str, Any]) -> str:
         return str(status["step"])
     share = status["step"] / status["total_steps"]
     return f"{status['step']}/{status['total_steps']} ({share:.0%})"
+
+
+def _in(directory: RunDirectory, checkpoint: Path | None) -> Path | None:
+    """The checkpoint as a path of the same kind as the directory's, relative or not."""
+    return None if checkpoint is None else directory.path / checkpoint.name
 
 
 def _text(path: Path | None) -> str | None:
