@@ -62,8 +62,8 @@ def ops() -> Extension:
     cuda = with_cuda()
     macros = [("BIGFT_CUDA", None)] if cuda else []
     macros += [("BIGFT_FAULTS", None)] if os.environ.get("BIGFT_FAULTS") == "1" else []
-    sources = {*glob("csrc/*.cpp"), *glob("csrc/common/*.cpp"), *glob("csrc/*_*/*.cpp")}
-    sources = sources | {*glob("csrc/*_*/*.cu")} if cuda else sources - {*glob("csrc/*/cuda.cpp")}
+    sources = {*glob("csrc/*.cpp"), *glob("csrc/*/*.cpp")} - {*glob("csrc/host/*.cpp")}
+    sources = sources | {*glob("csrc/*/*.cu")} if cuda else sources - {*glob("csrc/*/cuda.cpp")}
     if cuda:
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
     return (CUDAExtension if cuda else CppExtension)(

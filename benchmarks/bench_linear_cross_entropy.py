@@ -124,7 +124,7 @@ def work(case: Case) -> Work:
 
 
 def ours(inputs: Inputs, **options: Any) -> Step:
-    native(inputs)
+    native(inputs, "linear_cross_entropy")
     operator = peer("bigft.ops").linear_cross_entropy
     hidden_NH, weight_VH = inputs.tensors.values()
     options["target_rows_M"] = inputs.target_rows_M

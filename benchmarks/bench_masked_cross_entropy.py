@@ -86,13 +86,13 @@ def work(case: Case) -> Work:
 
 
 def ours(inputs: Inputs) -> Step:
-    native(inputs)
+    native(inputs, "masked_cross_entropy")
     operator = peer("bigft.ops").masked_cross_entropy
     return Step(lambda: operator(inputs.tensors["logits"], inputs.labels_N).loss)
 
 
 def ours_in_place(inputs: Inputs) -> Step:
-    native(inputs)
+    native(inputs, "masked_cross_entropy")
     operator = peer("bigft.ops").masked_cross_entropy
     return clobbering(
         inputs, lambda logits_NV: operator(logits_NV, inputs.labels_N, inplace=True)[0]

@@ -93,7 +93,7 @@ def work(case: Case) -> Work:
 
 
 def ours(inputs: Inputs) -> Step:
-    native(inputs)
+    native(inputs, "token_classification_head")
     operator = peer("bigft.ops").token_classification_head
     seed = torch.tensor([42, 0], device=inputs.labels_N.device)
     tensors = tuple(inputs.tensors.values())

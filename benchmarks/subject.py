@@ -126,11 +126,13 @@ def cuda_only(inputs: Inputs) -> None:
         raise Absent("runs on CUDA only")
 
 
-def native(inputs: Inputs) -> None:
+def native(inputs: Inputs, operator: str) -> None:
     """Refuses to measure the plain-torch reference under our name."""
     device = inputs.labels_N.device
-    if not peer("bigft.ops.native").is_built(device):
-        raise Absent(f"csrc is not built for {device.type}: python setup.py build_ext --inplace")
+    if not peer("bigft.ops.native").is_built(operator, device):
+        raise Absent(
+            f"{operator} is not built for {device.type}: python setup.py build_ext --inplace"
+        )
 
 
 def compiling(inputs: Inputs) -> None:

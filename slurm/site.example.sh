@@ -13,9 +13,10 @@
 # export GLOO_SOCKET_IFNAME=ib0
 # export MASTER_ADDR=$(hostname)-ib   # where the first node's name leads to another network
 
-# --- Storage: a cache that all nodes see, and nodes without a way to the internet. ---
+# --- Storage: caches that all nodes see, and nodes without a way to the internet. ---
 # export HF_HOME=/shared/$USER/huggingface
 # export HF_HUB_OFFLINE=1
+# export BIGFT_CACHE=/shared/$USER/bigft     # prepared data; ~/.cache/bigft where nothing is said
 
 # --- A container: words put before every bigft; or, where a plug-in takes the image, options of
 # srun (they start with a dash). bigft must be inside the image. ---

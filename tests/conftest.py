@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bigft.runtime import launcher
+from bigft.runtime import environment, launcher
 from bigft.runtime.signals import STOP_SIGNALS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIGFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    for name in (*launcher.MALLOC_SETTINGS, launcher.SETTLED):
+    for name in (*environment.MALLOC_SETTINGS, environment.SETTLED):
         monkeypatch.setenv(name, "1")  # or `train` would start this process anew
     for name in (*launcher.LAUNCHER_VARIABLES, "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)

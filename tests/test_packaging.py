@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -41,6 +44,30 @@ def test_every_dependency_is_pinned_to_a_version_it_allows(requirement: Requirem
 
 def test_pins_name_no_local_build() -> None:
     assert not [pin for pin in pins().items() if "+" in pin[1]]
+
+
+def test_every_operators_folder_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose name has no underscore, and nothing of bigft._host."""
+    built: dict[str, list[str]] = {}
+
+    def record(ext_modules: list[Any], **_: Any) -> None:
+        built.update({module.name: module.sources for module in ext_modules})
+
+    shutil.copytree(REPOSITORY / "csrc", tmp_path / "csrc")
+    (tmp_path / "csrc/rope").mkdir()
+    (tmp_path / "csrc/rope/cpu.cpp").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BIGFT_CUDA", "0")
+    monkeypatch.setattr("setuptools.setup", record)
+    runpy.run_path(str(REPOSITORY / "setup.py"))
+    assert sorted(built) == ["bigft._host", "bigft._ops"]
+    assert set(built["bigft._ops"]) == {
+        str(path.relative_to(tmp_path))
+        for path in tmp_path.glob("csrc/**/*.cpp")
+        if path.parent.name != "host" and path.name != "cuda.cpp"
+    }
+    assert "csrc/rope/cpu.cpp" in built["bigft._ops"]
+    assert {Path(source).parent.name for source in built["bigft._host"]} == {"host"}
 
 
 def test_bigft_imports_only_what_it_declares() -> None:

@@ -16,9 +16,10 @@ from bigft import __version__
 from bigft.runtime.signals import interruptible
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from bigft.config.errors import BadInput
 
-EXIT_NO_READER = 141
 REFUSAL = "BIGFT_REFUSAL"  # a file of the job script's, for the last line of its log
 
 VERBS = {
@@ -50,11 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # EXIT_INTERRUPTED, whose module may not be imported yet
     except BrokenPipeError:
+        from bigft.config.exit_codes import EXIT_NO_READER
+
         # What is left in the buffer goes nowhere, or Python would fail on it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_NO_READER
     except Exception as error:
-        from bigft.config.errors import EXIT_BAD_INPUT, BadInput
+        from bigft.config.errors import BadInput
+        from bigft.config.exit_codes import EXIT_BAD_INPUT
 
         if not isinstance(error, BadInput):
             raise
@@ -70,8 +74,6 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"bigft {__version__}")
         return 0
-    from argparse import ArgumentParser
-
     from bigft.runtime.logs import quiet_libraries
     from bigft.runtime.remote_code import fetch_no_code
 
@@ -87,12 +89,20 @@ def _dispatch(words: list[str]) -> int:
         mend = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(VERBS)}"
         raise BadInput(Problem("bigft", f"no verb {verb!r}", mend))
     module = import_module(f"bigft.cli.{verb}")
-    parser = ArgumentParser(prog=f"bigft {verb}", description=VERBS[verb], allow_abbrev=False)
-    module.add_arguments(parser)
+    parser = parser_of(verb)
     # intermixed: options may stand between overrides, as in `a.b=c --nproc 4 d.e=f`
-    parse = getattr(module, "parse", ArgumentParser.parse_intermixed_args)
-    code: int = module.run(parse(parser, rest))
+    parse = getattr(module, "parse", None)
+    code: int = module.run(parse(parser, rest) if parse else parser.parse_intermixed_args(rest))
     return code
+
+
+def parser_of(verb: str) -> ArgumentParser:
+    """What `bigft VERB` takes."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"bigft {verb}", description=VERBS[verb], allow_abbrev=False)
+    import_module(f"bigft.cli.{verb}").add_arguments(parser)
+    return parser
 
 
 def _leave_for_the_job(refused: BadInput) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bigft.config.errors import Problem
 from bigft.config.load import LoadedConfig, load_config
+from bigft.runtime.run_directory import RunDirectory
 
 
 def count(text: str) -> int:
@@ -20,7 +21,12 @@ def count(text: str) -> int:
 
 def add_config_arguments(parser: ArgumentParser) -> None:
     """CONFIG and overrides; `read_config` reads them."""
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML file")
+    parser.add_argument(
+        "config",
+        nargs="?",
+        metavar="CONFIG",
+        help="the YAML file; of a run directory its config.yaml",
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="put over the file's values"
     )
@@ -43,6 +49,8 @@ def read_config(args: Namespace, quiet: bool = False) -> LoadedConfig:
     file, overrides = args.config, args.overrides
     if file is not None and "=" in file and not Path(file).exists():
         file, overrides = None, [file, *overrides]  # no file: the overrides say it all
+    elif file is not None and (of_run := RunDirectory(file)).run_file.is_file():
+        file = str(of_run.config_file)
     loaded = load_config(file, overrides)
     if not quiet:
         for note in loaded.notes:

@@ -8,11 +8,12 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
+from bigft.runtime.seeding import address
 
 if TYPE_CHECKING:
     from bigft.training.trained import Trained
 
-HELP = "/reset forgets what was said; /exit or Ctrl-D ends"
+HELP = "/system TEXT sets a system prompt; /reset forgets what was said; /exit or Ctrl-D ends"
 
 
 def chat(trained: Trained) -> int:
@@ -31,21 +32,26 @@ def chat(trained: Trained) -> int:
     if form == "prompt" and not task.renderer.has_template:
         what = "the run's tokenizer has no chat template"
         raise BadInput(Problem("--chat", what, "give --text, or train with data.chat_template"))
+    system: list[dict[str, str]] = []
     messages: list[dict[str, str]] = []
     for turn, line in enumerate(_lines()):
         if line == "/exit":
             break
-        if line == "/reset":
+        command, _, text = line.partition(" ")
+        if command == "/system":
+            system = [{"role": "system", "content": text.strip()}] if text.strip() else []
+            messages = []
+        elif line == "/reset":
             messages = []
         elif line:
-            said = [*messages, {"role": "user", "content": line}]
+            said = [*system, *messages, {"role": "user", "content": line}]
             record = Record(turn, {"messages": said, "form": form}, "chat", turn + 1)
             try:
                 answer = _answer(trained, task, record)
             except BadInput as refused:  # by the template: the talk goes on without this line
                 print(refused, file=sys.stderr)
                 continue
-            messages = [*said, {"role": "assistant", "content": answer}]
+            messages = [*said[len(system) :], {"role": "assistant", "content": answer}]
     return 0
 
 
@@ -61,9 +67,9 @@ def _answer(trained: Trained, task: Any, record: Any) -> str:
             skip_special_tokens=True,
             clean_up_tokenization_spaces=False,
         )
-    seed = (trained.config.train.seed, "chat", record.index)
+    draw = address(trained.config.train.seed, "chat", record.index)
     (answer,) = task.write(
-        trained.model, [feature.input_ids_T], seed, trained.world.device, **settings
+        trained.model, [feature.input_ids_T], [draw], trained.world.device, **settings
     )
     if not settings:
         print(answer)

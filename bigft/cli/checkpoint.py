@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bigft.config.errors import BadInput, Problem
+from bigft.config.exit_codes import EXIT_FAILED
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint.manifest import Damaged, Manifest
-
-EXIT_DAMAGED = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """1 if a checkpoint is damaged, as far as was looked, else 0."""
     rows = collect(RunDirectory(args.run), reads_all=args.action == "verify", step=args.step)
     print(json.dumps(rows, indent=2) if args.json else as_text(rows))
-    return EXIT_DAMAGED if any(row["problems"] for row in rows) else 0
+    return EXIT_FAILED if any(row["problems"] for row in rows) else 0
 
 
 def collect(directory: RunDirectory, reads_all: bool, step: int | None) -> list[dict[str, Any]]:

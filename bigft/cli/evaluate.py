@@ -33,7 +33,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar=f"{SETTABLE}key=value",
         help="put over the run's config (test_file, format, max_eval_samples, ...)",
     )
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="test",
+        help="which of the splits that the run's config names (test)",
+    )
     parser.add_argument("--batch-size", type=count, metavar="N", help="rows of a forward")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
 

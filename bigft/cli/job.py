@@ -15,9 +15,8 @@ from typing import NamedTuple
 from bigft.cli import REFUSAL
 from bigft.cli.arguments import add_config_arguments, read_config
 from bigft.cli.finished import finished_as
-from bigft.config.errors import EXIT_BAD_INPUT
+from bigft.config.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUMABLE
 from bigft.config.sections import RunConfig
-from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE
 from bigft.runtime.run_directory import RunDirectory
 
 MAX_IDLE_STARTS = 5  # in a row that saved nothing new, after which a job is not requeued

@@ -13,9 +13,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from bigft.cli.arguments import add_config_arguments, count, read_config
-from bigft.config.errors import EXIT_BAD_INPUT, BadInput
+from bigft.config.errors import BadInput
+from bigft.config.exit_codes import EXIT_BAD_INPUT
 from bigft.config.load import resolved_yaml
-from bigft.runtime.launcher import Launch, detect, free_port
+from bigft.runtime.launcher import Launch, detect
 from bigft.runtime.run_directory import RunDirectory
 
 HOSTS = "BIGFT_HOSTS"  # the nodes' names, by rank: what `scontrol show hostnames` prints
@@ -34,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    alone = Launch(0, 0, 1, 1, "127.0.0.1", free_port(), "environment")
+    alone = Launch.local(1)
     launch = detect(os.environ) or alone
     config_hash, directory, wrong = "", Path(), ""
     try:

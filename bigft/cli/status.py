@@ -9,13 +9,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bigft.config.exit_codes import EXIT_FAILED, EXIT_RESUMABLE, EXIT_RUNNING
 from bigft.report.console import duration
 from bigft.runtime.events import Event, read_metrics
-from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE
 from bigft.runtime.rising_loss import rising_loss
-from bigft.runtime.run_directory import MAX_CRASHES, RunDirectory
+from bigft.runtime.run_directory import RunDirectory
+from bigft.runtime.run_state import MAX_CRASHES
 
-EXIT_CODES = {"finished": 0, "resumable": EXIT_RESUMABLE, "failed": EXIT_FAILED, "running": 4}
+EXIT_CODES = {
+    "finished": 0,
+    "resumable": EXIT_RESUMABLE,
+    "failed": EXIT_FAILED,
+    "running": EXIT_RUNNING,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +68,7 @@ def collect(directory: RunDirectory) -> dict[str, Any]:
         "warning": rising_loss(events) or None,
         "branched_from": _text(directory.branched_from),
         "latest_checkpoint": _text(directory.latest_checkpoint),
-        "best_checkpoint": _text(directory.best),
+        "best_checkpoint": _text(_in(directory, directory.best)),
         "results": directory.read_results(),
     }
     return status | {"go_on": _command(status)}
@@ -91,7 +97,8 @@ def as_text(status: dict[str, Any]) -> str:
             rows.append((key.replace("_", " "), status[key]))
     if status["go_on"]:
         rows.append(("go on with", status["go_on"]))
-    rows += [(key, str(value)) for key, value in status["results"].items()]
+    above = ("step", "epoch")
+    rows += [(key, str(value)) for key, value in status["results"].items() if key not in above]
     width = max(len(name) for name, _ in rows)
     return "\n".join([status["path"], *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
@@ -123,6 +130,11 @@ def _progress(status: dict[str, Any]) -> str:
         return str(status["step"])
     share = status["step"] / status["total_steps"]
     return f"{status['step']}/{status['total_steps']} ({share:.0%})"
+
+
+def _in(directory: RunDirectory, checkpoint: Path | None) -> Path | None:
+    """The checkpoint as a path of the same kind as the directory's, relative or not."""
+    return None if checkpoint is None else directory.path / checkpoint.name
 
 
 def _text(path: Path | None) -> str | None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from bigft.cli.arguments import add_config_arguments, count, read_config
 from bigft.cli.finished import finished_as
-from bigft.config.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
+from bigft.config.errors import BadInput
+from bigft.config.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_RESUMABLE
 from bigft.config.fields import wherever_read
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
-from bigft.runtime import launcher, local_ranks
+from bigft.runtime import environment, local_ranks
 from bigft.runtime.events import EventStream, MetricsFile, read_metrics
-from bigft.runtime.launcher import EXIT_FAILED, EXIT_RESUMABLE, Launch
+from bigft.runtime.launcher import Launch, detect
 from bigft.runtime.lock import LockLost
 from bigft.runtime.logs import log_to
 from bigft.runtime.rising_loss import rising_loss
@@ -53,13 +54,13 @@ def run(args: Namespace) -> int:
 
 
 def _train_as_launched(args: Namespace) -> int:
-    launch = launcher.detect(os.environ, args.nproc)
-    settings = launcher.process_settings(os.environ)
+    launch = detect(os.environ, args.nproc)
+    settings = environment.process_settings(os.environ)
     if launch is None or launch.world_size == 1:
         settings.pop("TOKENIZERS_PARALLELISM", None)  # nobody else wants the cores
-    told = launcher.SETTLED in os.environ or (launch is not None and launch.rank > 0)
+    told = environment.SETTLED in os.environ or (launch is not None and launch.rank > 0)
     loaded = read_config(args, quiet=told)
-    launcher.reexec_with(settings)  # before torch is imported: it would be imported twice
+    environment.reexec_with(settings)  # before torch is imported: it would be imported twice
     with loaded.located():
         if _is_finished(loaded.config):
             if launch is None or launch.rank == 0:
@@ -69,7 +70,7 @@ def _train_as_launched(args: Namespace) -> int:
         if launch is not None:
             return _as_rank(loaded.config, launch)
         nproc = args.nproc or _num_devices()
-        launch = Launch(0, 0, nproc, nproc, "127.0.0.1", launcher.free_port(), "environment")
+        launch = Launch.local(nproc)
         if nproc > 1:
             return _start_ranks(args, loaded.config, launch)
         return _as_rank(loaded.config, launch)
@@ -164,7 +165,7 @@ class _End:
     @classmethod
     def by(cls, error: BaseException) -> _End:
         from bigft.runtime.process_group import lost_peer
-        from bigft.training.loop import TrainingFailed
+        from bigft.training.nonfinite import TrainingFailed
 
         if is_interrupted():
             return cls("interrupted", "Ctrl-C", EXIT_INTERRUPTED)

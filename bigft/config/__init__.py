@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bigft.config.errors import EXIT_BAD_INPUT, BadInput, Problem
+from bigft.config.errors import BadInput, Problem
+from bigft.config.exit_codes import EXIT_BAD_INPUT
 from bigft.config.load import LoadedConfig, check_batch, json_schema, load_config, resolved_yaml
 from bigft.config.sections import RunConfig
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from bigft.config.adapt import Freeze, Ia3
 from bigft.config.clash import Clash
 from bigft.config.sections import OptimConfig, RunConfig
+from bigft.config.tasks import CausalLM, Seq2Seq
 
 WHOLE = ("full", "head", "freeze")  # these leave a model behind, the others an adapter
 VIRTUAL = ("prompt", "prefix", "p-tuning")
-LANGUAGE_MODELS = ("causal-lm", "seq2seq")
 # The keys of OptimConfig that an optimizer does not know, by a part of its name.
 UNUSED = {
     "rmsprop": ("adam_beta1",),
@@ -70,7 +70,7 @@ def _virtual_tokens(config: RunConfig) -> Iterator[Clash]:
             "true, but adapt.method prefix needs the cache that it does without",
             "set it to false, or adapt.method to prompt or lora",
         )
-    if method == "prefix" and config.task.name not in LANGUAGE_MODELS:
+    if method == "prefix" and not isinstance(config.task, CausalLM | Seq2Seq):
         yield Clash(
             ("adapt.method", "task.name"),
             f"prefix, but the models of task {config.task.name} read no keys of earlier tokens",
@@ -80,7 +80,7 @@ def _virtual_tokens(config: RunConfig) -> Iterator[Clash]:
 
 def _rates(config: RunConfig) -> Iterator[Clash]:
     optim, method = config.optim, config.adapt.method
-    if optim.head_learning_rate is not None and config.task.name in LANGUAGE_MODELS:
+    if optim.head_learning_rate is not None and config.task.answers_in == "tokens":
         yield Clash(
             ("optim.head_learning_rate", "task.name"),
             f"given, but task {config.task.name} has no new head: its own is pretrained",

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import shorten
 
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
 MAX_REASON = 600  # characters
 MAX_ALIKE = 3  # lines for one thing that is wrong in several places
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Iterator
+from enum import Enum
 from typing import Annotated, Any, get_args
 
 from pydantic import (
@@ -53,6 +54,30 @@ def wherever_read(path: str) -> str:
     """The path as it means the same in every directory: absolute. What does not exist is the name
     of something on the hub, and stays."""
     return str(pathlib.Path(path).absolute()) if os.path.exists(path) else path
+
+
+class Decides(Enum):
+    """What an option of data or task decides, stated beside its type: `Annotated[bool, Decides.…]`.
+
+    ROWS: what becomes of a record, where nothing is stated. It is in the key of the cache, and a
+    run that goes on must keep the rows.  BATCHES: how rows are ordered, joined or changed while
+    they are trained on. Not in the key, but a run that goes on must keep it.  NEITHER: how answers
+    are generated and measured, or how fast something is done.
+    """
+
+    ROWS = "rows"
+    BATCHES = "batches"
+    NEITHER = "neither"
+
+
+def options_that_decide(section: Section, what: Decides) -> dict[str, Any]:
+    """The options of the section that decide this, by name, as JSON values."""
+    stated = {
+        name: next((each for each in field.metadata if isinstance(each, Decides)), Decides.ROWS)
+        for name, field in type(section).model_fields.items()
+    }
+    chosen = {name for name, decides in stated.items() if decides is what}
+    return section.model_dump(mode="json", include=chosen)
 
 
 Count = Annotated[int, Field(gt=0)]

@@ -10,6 +10,7 @@ from bigft.config.adapt import AdaptConfig, Full
 from bigft.config.fields import (
     Column,
     Count,
+    Decides,
     Fraction,
     NotNegative,
     Path,
@@ -138,16 +139,20 @@ class DataConfig(Section):
     """Evaluate on the first so many samples of the validation and test sets only."""
     sample_by: Literal["line", "paragraph", "document"] = "line"
     """What one sample of a plain text file is; paragraphs are separated by empty lines."""
-    interleave_probs: Annotated[tuple[Positive, ...], BeforeValidator(as_tuple)] | None = None
+    interleave_probs: Annotated[
+        Annotated[tuple[Positive, ...], BeforeValidator(as_tuple)] | None, Decides.BATCHES
+    ] = None
     """Shares of an epoch's samples that come from each of train_file, in their order; null: every
     sample once."""
     chat_template: Path | None = None
     """A Jinja file in the place of the tokenizer's chat template."""
-    preprocessing_num_workers: Count | None = None
+    preprocessing_num_workers: Annotated[Count | None, Decides.NEITHER] = None
     """Processes that tokenise; null: one per core, as far as the data is worth it."""
-    packing: bool = False
+    packing: Annotated[bool, Decides.BATCHES] = False
     """Several samples share a row of max_seq_length tokens, without seeing each other."""
-    packing_strategy: Literal["first_fit_decreasing", "length_ordered"] = "first_fit_decreasing"
+    packing_strategy: Annotated[
+        Literal["first_fit_decreasing", "length_ordered"], Decides.BATCHES
+    ] = "first_fit_decreasing"
     """Which samples share a row: as few rows as can be, or samples of like lengths."""
 
     @property

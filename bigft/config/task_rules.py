@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bigft.config.adapt_rules import LANGUAGE_MODELS
 from bigft.config.clash import Clash
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import CausalLM, Generation, Seq2Seq
@@ -30,14 +29,14 @@ def task_contradictions(config: RunConfig) -> Iterator[Clash]:
             f"parallel is of pairs of texts, which task {task.name} does not read",
             "set task to seq2seq",
         )
-    if task.name in LANGUAGE_MODELS:
+    if task.answers_in != "labels":
         given = {
             "data.label_list": data.label_list is not None,
             "data.label_all_tokens": data.label_all_tokens,
             "optim.class_weights": config.optim.class_weights is not None,
         }
         for key in [key for key, is_given in given.items() if is_given]:
-            what = f"given, but the targets of task {task.name} are tokens, not labels"
+            what = f"given, but the targets of task {task.name} are {task.answers_in}, not labels"
             yield Clash((key, "task.name"), what, "leave it out")
     yield from _mixture(config)
 

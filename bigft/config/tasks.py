@@ -1,12 +1,20 @@
-"""The options of each task: one model per task, told apart by `name`."""
+"""The options of each task: one model per task, told apart by `name`.
+
+`answers_in` says what the targets of a task are: labels of the data, tokens of the vocabulary, or
+spans of the text. `reads` says what its model is given, and so what its tokenizer must have.
+`Decides` beside an option says what follows from it (bigft/config/fields.py).
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from bigft.config.fields import Count, Positive, Section, names
+from bigft.config.fields import Count, Decides, Positive, Section, names
+
+AnswersIn = Literal["labels", "tokens", "spans"]
+Reads = Literal["words", "text", "masked-text", "completion", "image"]
 
 
 class Generation(Section):
@@ -27,17 +35,21 @@ class Generation(Section):
 class TokenClassification(Section):
     """One label per word: named entities, parts of speech, chunks."""
 
+    answers_in: ClassVar[AnswersIn] = "labels"
+    reads: ClassVar[Reads] = "words"
     name: Literal["token-classification"] = "token-classification"
     """The task."""
     doc_stride: Annotated[int, Field(ge=0)] = 32
     """Tokens that two windows of a sentence longer than the model share."""
-    return_entity_level_metrics: bool = False
+    return_entity_level_metrics: Annotated[bool, Decides.NEITHER] = False
     """Report precision, recall and F1 of each entity type too."""
 
 
 class TextClassification(Section):
     """One label per text."""
 
+    answers_in: ClassVar[AnswersIn] = "labels"
+    reads: ClassVar[Reads] = "text"
     name: Literal["text-classification"] = "text-classification"
     """The task."""
 
@@ -45,23 +57,27 @@ class TextClassification(Section):
 class QuestionAnswering(Section):
     """A span of the context as the answer."""
 
+    answers_in: ClassVar[AnswersIn] = "spans"
+    reads: ClassVar[Reads] = "text"
     name: Literal["question-answering"] = "question-answering"
     """The task."""
     doc_stride: Annotated[int, Field(ge=0)] = 128
     """Tokens that two windows of a long context share."""
-    n_best_size: Count = 20
+    n_best_size: Annotated[Count, Decides.NEITHER] = 20
     """Start and end candidates that are combined."""
-    max_answer_length: Count = 30
+    max_answer_length: Annotated[Count, Decides.NEITHER] = 30
     """Tokens of an answer at most."""
     version_2_with_negative: bool = False
     """Some questions have no answer, as in SQuAD 2."""
-    null_score_diff_threshold: float = 0.0
+    null_score_diff_threshold: Annotated[float, Decides.NEITHER] = 0.0
     """Score by which "no answer" must win."""
 
 
 class Seq2Seq(Section):
     """A text from a text: translation, summaries."""
 
+    answers_in: ClassVar[AnswersIn] = "tokens"
+    reads: ClassVar[Reads] = "completion"
     name: Literal["seq2seq"] = "seq2seq"
     """The task."""
     source_lang: str | None = None
@@ -74,13 +90,15 @@ class Seq2Seq(Section):
     """Tokens of a target at most; a longer one is cut."""
     predict_with_generate: bool = True
     """Generate in evaluation, and report BLEU and chrF."""
-    generation: Generation = Generation()
+    generation: Annotated[Generation, Decides.NEITHER] = Generation()
     """How text is generated in evaluation and prediction."""
 
 
 class CausalLM(Section):
     """The next token: instruction tuning, chat, plain text."""
 
+    answers_in: ClassVar[AnswersIn] = "tokens"
+    reads: ClassVar[Reads] = "completion"
     name: Literal["causal-lm"] = "causal-lm"
     """The task."""
     assistant_only_loss: bool = True
@@ -89,25 +107,29 @@ class CausalLM(Section):
     """Of several answers in a conversation only the last one is a target."""
     predict_with_generate: bool = False
     """Generate an answer to every prompt in evaluation, and report exact_match."""
-    exact_match_pattern: str | None = None
+    exact_match_pattern: Annotated[str | None, Decides.NEITHER] = None
     """Regular expression whose last match in a text is what exact_match compares (its first group
     if it has one); null: the whole text."""
-    generation: Generation = Generation()
+    generation: Annotated[Generation, Decides.NEITHER] = Generation()
     """How text is generated in evaluation and prediction."""
 
 
 class MaskedLM(Section):
     """Masked tokens: adaptation to a domain."""
 
+    answers_in: ClassVar[AnswersIn] = "tokens"
+    reads: ClassVar[Reads] = "masked-text"
     name: Literal["masked-lm"] = "masked-lm"
     """The task."""
-    mlm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    mlm_probability: Annotated[float, Field(gt=0, lt=1), Decides.BATCHES] = 0.15
     """Share of the tokens that is masked."""
 
 
 class ImageClassification(Section):
     """One label per image."""
 
+    answers_in: ClassVar[AnswersIn] = "labels"
+    reads: ClassVar[Reads] = "image"
     name: Literal["image-classification"] = "image-classification"
     """The task."""
 
@@ -115,6 +137,8 @@ class ImageClassification(Section):
 class PromptClassification(Section):
     """One label per text by a prompt and the words of a language model, for few samples."""
 
+    answers_in: ClassVar[AnswersIn] = "labels"
+    reads: ClassVar[Reads] = "masked-text"
     name: Literal["prompt-classification"] = "prompt-classification"
     """The task."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bigft.config.errors import BadInput, Problem, reason
 from bigft.config.sections import ModelConfig
+from bigft.config.tasks import Reads
 from bigft.models.files import readers, weight_files
 from bigft.models.heads.labels import draw_anew, label_parameters, take_rows
 from bigft.models.layers import head_modules
@@ -24,20 +25,36 @@ POSITIONS_AFTER_PAD = {
 }
 
 
-def load_tokenizer(model: ModelConfig, *, reads_words: bool = True) -> PreTrainedTokenizerBase:
-    """The run's tokenizer, with a pad token.
+class Needs(NamedTuple):
+    """tokens: that the tokenizer must have.  words: each word comes with its space, and the
+    tokenizer is a fast one, which can tell what became of a word."""
 
-    reads_words: the task gives it words (token classification), and each comes with its space; it
-        must be a fast one, which can tell what became of a word.
-        False: the task gives it running text, which it reads as its model was pretrained to; it
-        must have an eos token, which also pads where there is no other.
+    tokens: tuple[str, ...]
+    words: bool = False
+
+
+# By what a task's model is given (`reads` in bigft/config/tasks.py). Running text is read as the
+# model was pretrained to.
+NEEDS: dict[Reads, Needs] = {
+    "words": Needs(("pad",), words=True),
+    "text": Needs(("pad",)),
+    "masked-text": Needs(("pad", "mask")),
+    "completion": Needs(("pad", "eos")),
+}
+
+
+def load_tokenizer(model: ModelConfig, reads: Reads = "words") -> PreTrainedTokenizerBase:
+    """The run's tokenizer, with the tokens that its task needs. Where running text has no pad token
+    of its own, eos pads.
+
     Raises BadInput, naming the key, if it cannot be found or used.
     """
     from transformers import AutoTokenizer
 
+    needs = NEEDS[reads]
     name = model.tokenizer_name or model.model_name_or_path
     key = "model.tokenizer_name" if model.tokenizer_name else "model.model_name_or_path"
-    options = {"add_prefix_space": True} if reads_words else {}
+    options = {"add_prefix_space": True} if needs.words else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=model.revision, trust_remote_code=False, **options
@@ -45,7 +62,7 @@ def load_tokenizer(model: ModelConfig, *, reads_words: bool = True) -> PreTraine
     except Exception as error:  # of every kind, KeyError too, for files that are damaged
         raise not_loaded(key, name, error) from error
     problems = []
-    if reads_words and not tokenizer.is_fast:
+    if needs.words and not tokenizer.is_fast:
         problems.append(
             Problem(
                 key,
@@ -53,9 +70,8 @@ def load_tokenizer(model: ModelConfig, *, reads_words: bool = True) -> PreTraine
                 "set model.tokenizer_name to one with a tokenizer.json",
             )
         )
-    if not reads_words and tokenizer.pad_token_id is None:
+    if not needs.words and tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    needed = {"pad": reads_words, "eos": not reads_words}
     problems += [
         Problem(
             key,
@@ -63,12 +79,12 @@ def load_tokenizer(model: ModelConfig, *, reads_words: bool = True) -> PreTraine
             f'add "{token}_token" to its tokenizer_config.json or name another one in '
             "model.tokenizer_name",
         )
-        for token, is_needed in needed.items()
-        if is_needed and getattr(tokenizer, f"{token}_token_id") is None
+        for token in needs.tokens
+        if getattr(tokenizer, f"{token}_token_id") is None
     ]
     if problems:
         raise BadInput(problems)
-    if reads_words:
+    if needs.words:
         _read_words_as_text(tokenizer)
     return tokenizer
 

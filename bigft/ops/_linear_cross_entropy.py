@@ -66,7 +66,7 @@ def linear_cross_entropy(
         raise ValueError(f"workspace_bytes must be positive or None, not {workspace_bytes}")
     hidden_NH = autocast_to(hidden_NH)
     options = (ignore_index, label_smoothing, z_loss, softcap)
-    if not native.is_built(hidden_NH.device):
+    if not native.is_built("linear_cross_entropy", hidden_NH.device):
         check_linear(hidden_NH, weight_VH, bias_V, labels_N, target_rows_M, row_weight_N, *options)
         return reference.linear_cross_entropy(
             hidden_NH, weight_VH, labels_N, bias_V=bias_V, target_rows_M=target_rows_M,

@@ -58,7 +58,7 @@ def masked_cross_entropy(
     if inplace and logits_NV.dtype == torch.float16 and wants_grad(logits_NV):
         raise TypeError("inplace cannot have float16 logits_NV: their gradients would underflow")
     options = (ignore_index, label_smoothing, z_loss, softcap)
-    if not native.is_built(logits_NV.device):
+    if not native.is_built("masked_cross_entropy", logits_NV.device):
         check_logits(logits_NV, labels_N, row_weight_N, *options)
         return reference.masked_cross_entropy(
             logits_NV, labels_N, row_weight_N=row_weight_N, ignore_index=ignore_index,

@@ -62,7 +62,7 @@ def token_classification_head(
         bias_C = None if bias_C is None else bias_C.to(hidden_NH.dtype)
         return TokenClassification(None, None, None, None, F.linear(hidden_NH, weight_CH, bias_C))
     options = (ignore_index, label_smoothing, z_loss, softcap)
-    if not native.is_built(hidden_NH.device):
+    if not native.is_built("token_classification_head", hidden_NH.device):
         check_token_head(
             hidden_NH, weight_CH, bias_C, labels_N, dropout_p, seed, row_weight_N, *options
         )

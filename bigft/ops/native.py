@@ -28,18 +28,19 @@ def _load() -> str:
 WHY_NOT = _load()
 """Why the native library does not serve; empty if it does."""
 
-DEVICES = frozenset(
-    kind
+BUILT = frozenset(
+    (name.removeprefix("bigft::"), kind)
+    for name in ([] if WHY_NOT else torch._C._dispatch_get_all_op_names())
     for kind in ("cpu", "cuda")
-    if not WHY_NOT
-    and torch._C._dispatch_has_kernel_for_dispatch_key("bigft::masked_cross_entropy", kind.upper())
+    if name.startswith("bigft::")
+    and torch._C._dispatch_has_kernel_for_dispatch_key(name, kind.upper())
 )
-"""The kinds of device that it was built for."""
+"""Each native operator with each kind of device that it was built for."""
 
 
-def is_built(device: torch.device) -> bool:
-    """Whether the native operators run on this device. Where not, reference.py serves."""
-    return device.type in DEVICES
+def is_built(operator: str, device: torch.device) -> bool:
+    """Whether the native operator runs on this device. Where not, reference.py serves."""
+    return (operator, device.type) in BUILT
 
 
 def build_info() -> dict[str, str]:
@@ -50,9 +51,10 @@ def build_info() -> dict[str, str]:
         isa = torch.ops.bigft.built_isa()
     except ValueError as error:
         isa = f"but it will raise: {next(iter(str(error).splitlines()))}"
+    has_cuda = any(kind == "cuda" for _, kind in BUILT)
     return {
         "cpu": f"native, {isa}",
-        "cuda": "native" if "cuda" in DEVICES else "plain torch (built without CUDA: BIGFT_CUDA)",
+        "cuda": "native" if has_cuda else "plain torch (built without CUDA: BIGFT_CUDA)",
     }
 
 

@@ -1,11 +1,9 @@
-"""Who am I among the ranks, as the launcher says it, and what a rank's process starts with."""
+"""Who am I among the ranks, as the launcher says it."""
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,17 +16,6 @@ SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
 # Steps from here on are Slurm's own (batch script, interactive shell): no srun started the process.
 FIRST_RESERVED_SLURM_STEP = 0xFFFFFFF0
 SLURM_TERMINAL = "SLURM_PTY_PORT"  # set under `srun --pty`
-# Glibc reads them at process start only: pages stay with the process between steps, which speeds
-# training on CPUs by a quarter.
-MALLOC_SETTINGS = {
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-SETTLED = "BIGFT_SETTLED"  # settings are applied and notes are told: not again
-EXIT_FAILED = 1  # of a run that ended by itself, and not well
-EXIT_RESUMABLE = 75  # of a rank that saved and stopped as a signal asked
-EXIT_HUNG = 3  # of a rank that the watchdog ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +29,12 @@ class Launch:
     master_addr: str
     master_port: int
     kind: Literal["torchrun", "deepspeed", "slurm", "environment"]
+
+    @classmethod
+    def local(cls, world_size: int, rank: int = 0, port: int | None = None) -> Launch:
+        """One of the ranks that this machine has to itself. port: None: one that is free now."""
+        port = free_port() if port is None else port
+        return cls(rank, rank, world_size, world_size, "127.0.0.1", port, "environment")
 
     def environment(self) -> dict[str, str]:
         """The variables that torch.distributed and DeepSpeed read."""
@@ -203,30 +196,3 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def environment_for_rank(rank: int, world: int, port: int, cores: int) -> dict[str, str]:
-    """The variables of one rank of `world` on this machine, which share its cores equally."""
-    launch = Launch(rank, rank, world, world, "127.0.0.1", port, "environment")
-    return {**launch.environment(), "OMP_NUM_THREADS": str(max(1, cores // world))}
-
-
-def process_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a rank's environment should hold and does not; the user's own values stay."""
-    settings = {**MALLOC_SETTINGS, "TOKENIZERS_PARALLELISM": "false"}
-    return {name: value for name, value in settings.items() if name not in environ}
-
-
-def reexec_with(settings: Mapping[str, str]) -> None:
-    """Applies the settings; starts this process anew, once, if one of them is read only at start.
-
-    The process id stays, so launchers do not notice. Must run before anything is imported or
-    started that a second start would repeat.
-    """
-    os.environ.update(settings)
-    if SETTLED in os.environ or not MALLOC_SETTINGS.keys() & settings.keys():
-        return
-    os.environ[SETTLED] = "1"
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -16,14 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigft.config.errors import EXIT_INTERRUPTED
-from bigft.runtime.launcher import (
-    EXIT_RESUMABLE,
-    SETTLED,
-    environment_for_rank,
-    free_port,
-    process_settings,
-)
+from bigft.config.exit_codes import EXIT_INTERRUPTED, EXIT_RESUMABLE
+from bigft.runtime.environment import SETTLED, environment_for_rank, process_settings
+from bigft.runtime.launcher import free_port
 
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 # After the first rank ended: where it failed, the others may hang in a collective with it for good;

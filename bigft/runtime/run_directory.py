@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bigft.config.errors import EXIT_INTERRUPTED, BadInput, Problem
+from bigft.config.errors import BadInput, Problem
 from bigft.runtime.events import read_metrics, strict_json
-from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE
 from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import Holder, Lock, LockLost
+from bigft.runtime.run_state import MAX_CRASHES, RunState
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
-MAX_CRASHES = 3  # starts in a row without progress, after which a run does not go on by itself
 
 
 class RunDirectory:
@@ -142,31 +141,27 @@ class RunDirectory:
         times without progress, else "failed". Nothing is written where another run holds the
         directory by now. May be called again for the same end by one who knows better.
         """
-        run = self._crash(self.read(), why) | {"exit_code": exit_code}
-        with contextlib.suppress(LockLost):
-            self.update(**run)
+        run = self._state(self.read()).crashed(why, exit_code)
+        self._record(run)
         return str(run["status"])
+
+    def _record(self, run: dict[str, Any]) -> None:
+        """Of a crash nothing is written where another run holds the directory by now."""
+        with contextlib.suppress(*([LockLost] if run["crashed"] else [])):
+            self.update(**run)
 
     def interrupted(self) -> str:
         """Records Ctrl-C: nothing was saved, but it is no crash. Returns the run's status."""
-        status = "resumable" if self._has_begun(self.read()) else "failed"
-        self.update(status=status, why="Ctrl-C", exit_code=EXIT_INTERRUPTED)
-        return status
+        run = self._state(self.read()).interrupted()
+        self.update(**run)
+        return str(run["status"])
 
     def ranks_ended(self, ended: Ended) -> None:
-        """What the parent of the ranks saw, where they could not tell it themselves.
-
-        A rank that was killed says nothing, and the others only that a connection was closed.
-        """
-        run = self.read()
-        silent = run["status"] == "running"
-        hearsay = run["crashed"] and ended.rank > 0 and ended.code != EXIT_HUNG
-        if ended.code == EXIT_RESUMABLE and silent:
-            self.update(status="resumable", why="stopped", exit_code=ended.code)
-        elif ended.code == EXIT_INTERRUPTED and silent:
-            self.interrupted()
-        elif ended.why and (silent or hearsay):
-            self.crashed(ended.why, ended.code)
+        """What the parent of the ranks saw, where they could not tell it themselves."""
+        before = self.read()
+        after = self._state(before).ranks_ended(ended)
+        if after != before:
+            self._record(after)
 
     def read(self) -> dict[str, Any]:
         """run.json as it stands. Raises: BadInput if this is no run directory."""
@@ -250,36 +245,20 @@ class RunDirectory:
         """The other run's checkpoint that this one was told to begin with."""
         return self._origin(self.read()) if self.run_file.exists() else None
 
+    def _state(self, run: Mapping[str, Any]) -> RunState:
+        return RunState(run, self._newest_step(), self._origin(run) is not None)
+
     def _started(
         self, before: dict[str, Any], resume: bool | str | Path, holder: Holder
     ) -> dict[str, Any]:
-        now = time.time()
-        return {
-            "run_id": f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}",
-            "started": now,
-            **(before if resume else {}),
-            "began_with": self._began_with(before, resume),
-            "status": "running",
-            "why": "",
-            "exit_code": None,
-            # Of starts in a row without progress: without a newer checkpoint than the newest one
-            # they found. Whoever names a checkpoint has looked at why.
-            "crashes": self._in_a_row("crashes", before) if resume is True else 0,
-            "crashed": False,
-            "newest_at_start": self._newest_step(),
-            "starts": self._in_a_row("starts", before) + 1 if resume is True else 1,
+        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        by = {
             "host": holder.host,
             "pid": holder.pid,
             "job_id": holder.job_id,
             "restart_count": holder.restart_count,
-            "updated": now,
         }
-
-    def _began_with(self, before: Mapping[str, Any], resume: bool | str | Path) -> str | None:
-        """The checkpoint that was named last; where it is now, since `best` may point elsewhere."""
-        if resume is False:
-            return None
-        return before.get("began_with") if resume is True else str(Path(resume).resolve())
+        return self._state(before).started(resume, run_id, time.time(), by)
 
     def _origin(self, run: Mapping[str, Any]) -> Path | None:
         named = run.get("began_with")
@@ -298,12 +277,12 @@ class RunDirectory:
                 f"{self.path} holds {held}",
                 "choose another train.output_dir or set train.resume_from_checkpoint=true",
             )
-        if resume is True and held == "a finished run" and not self._has_begun(before):
+        if resume is True and held == "a finished run" and not self._state(before).has_begun:
             raise self._refusal(
                 f"{self.path} holds {held}, and no checkpoint to go on from",
                 "choose another train.output_dir",
             )
-        if resume is True and self._in_a_row("crashes", before) >= MAX_CRASHES:
+        if resume is True and self._state(before).in_a_row("crashes") >= MAX_CRASHES:
             raise BadInput(
                 Problem(
                     "train.resume_from_checkpoint",
@@ -319,32 +298,12 @@ class RunDirectory:
         return "start anew: train.resume_from_checkpoint=false"
 
     def _truth(self, is_held: bool) -> dict[str, Any]:
-        run = self.read()
-        if run["status"] != "running" or is_held:
-            return run
-        return self._crash(run, f"died: process {run.get('pid')} is gone")
-
-    def _crash(self, run: dict[str, Any], why: str) -> dict[str, Any]:
-        crashes = self._in_a_row("crashes", run, 0 if run.get("crashed") else 1)
-        goes_on = self._has_begun(run) and crashes < MAX_CRASHES
-        status = "resumable" if goes_on else "failed"
-        return run | {"status": status, "why": why, "crashes": crashes, "crashed": True}
-
-    def _has_begun(self, run: Mapping[str, Any]) -> bool:
-        """Whether there is anything to go on from."""
-        return bool(self.checkpoints() or self._origin(run))
+        return self._state(self.read()).observed(is_held)
 
     def idle_starts(self) -> int:
         """Starts in a row, the last one among them, that found the same newest checkpoint; 0 if the
         last one has made a newer one."""
-        return self._in_a_row("starts", self.read())
-
-    def _in_a_row(self, what: str, run: Mapping[str, Any], more: int = 0) -> int:
-        """Crashes or starts without progress, `more` than so far; 0 once there is a newer
-        checkpoint than at the start."""
-        if self._newest_step() > run.get("newest_at_start", -1):
-            return 0
-        return int(run.get(what, 0)) + more
+        return self._state(self.read()).in_a_row("starts")
 
     def _newest_step(self) -> int:
         checkpoints = self.checkpoints()

@@ -69,18 +69,21 @@ class Stopped(BaseException):
     """What was going on is dropped, since a stop was asked for; str() says by what."""
 
 
+# What is kept free before train.max_time, in slowest looks and slowest saves so far.
+LOOKS, SAVES = 2, 1.5
+
+
 class StopRequest:
     """Whether this process was asked to save and stop, and by what.
 
     why: SIGTERM, SIGUSR1, train.max_time; "" where this rank was not asked.
-    reserve: seconds before the time limit that the work up to the next look, and a save, will take.
     """
 
     def __init__(self) -> None:
         self._deadline: float | None = None
         self.why = ""
         self._raises = False
-        self.reserve = 0.0
+        self._slowest = self._reserve = 0.0
 
     def install(self) -> None:
         """Takes over SIGTERM, SIGUSR1 and SIGUSR2; must run in the main thread."""
@@ -92,8 +95,14 @@ class StopRequest:
         self.why = why
 
     def limit(self, deadline: float) -> None:
-        """Asks by itself, `reserve` before that moment of time.monotonic()."""
+        """Asks by itself so early that the work up to the next look, and a save, will be done by
+        that moment of time.monotonic(): see `took`."""
         self._deadline = deadline
+
+    def took(self, seconds: float, save_seconds: float) -> None:
+        """seconds: from one look to the next.  save_seconds: of the slowest save so far."""
+        self._slowest = max(self._slowest, seconds)
+        self._reserve = LOOKS * self._slowest + SAVES * save_seconds
 
     @contextmanager
     def raising(self) -> Iterator[None]:
@@ -117,7 +126,7 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         raise_if_interrupted()
-        late = self._deadline is not None and time.monotonic() + self.reserve > self._deadline
+        late = self._deadline is not None and time.monotonic() + self._reserve > self._deadline
         if late and not self.why:
             self.request("train.max_time")
         return bool(self.why)

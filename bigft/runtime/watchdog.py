@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigft.runtime.launcher import EXIT_HUNG
+from bigft.config.exit_codes import EXIT_HUNG
 from bigft.runtime.process_group import World
 
 LOOKS = 20  # in one time-out

@@ -19,6 +19,7 @@ from bigft.data.prepare import PreparedSplit
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, stream_split
 from bigft.models.heads.lm import attach_lm_head
+from bigft.runtime.seeding import address
 from bigft.tasks import lm_batch
 from bigft.tasks.chat_template import Rendered, Renderer
 from bigft.tasks.conversations import columns, last_prompt, normalised
@@ -42,7 +43,6 @@ class CausalLM:
     """
 
     auto_class = "AutoModelForCausalLM"
-    reads_words = False
 
     def __init__(
         self,
@@ -259,21 +259,21 @@ class CausalLM:
         prompts = [row.input_ids_T[: row.columns["prompt"][0]] for row in batch.features]
         asked = [prompt for prompt in prompts if prompt]
         filler = [[self.tokenizer.eos_token_id]]  # a rank without prompts runs along
-        records = [row.record for row in batch.features]
-        seed: list[int | str] = [self._config.train.seed, "generation", *records]
-        device = batch.labels_BT.device
-        answers = iter(self.write(engine, asked or filler, seed, device=device))
+        seed, device = self._config.train.seed, batch.labels_BT.device
+        rows = [row for row, prompt in zip(batch.features, prompts, strict=True) if prompt]
+        draws = [address(seed, "generation", row.record) for row in rows] or [0]
+        answers = iter(self.write(engine, asked or filler, draws, device=device))
         return [{"generated": next(answers) if prompt else ""} for prompt in prompts]
 
     def write(
         self,
         engine: Any,
         prompts: Sequence[list[int]],
-        seed: Sequence[int | str],
+        draws: Sequence[int],
         device: Any = None,
         **settings: Any,
     ) -> list[str]:
-        """The text after each prompt. settings: of `generate` (a streamer).
+        """The text after each prompt. draws, settings: of `generate` (a streamer).
 
         Prompts that leave no room for an answer lose their beginning.
         """
@@ -285,7 +285,7 @@ class CausalLM:
             options,
             stop_ids=self._ends,
             pad_token_id=self.tokenizer.pad_token_id,
-            seed=seed,
+            draws=draws,
             **settings,
         )
         width = inputs["input_ids"].shape[1]

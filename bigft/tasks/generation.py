@@ -20,7 +20,7 @@ def generate(
     *,
     stop_ids: Iterable[int],
     pad_token_id: int,
-    seed: Sequence[int | str],
+    draws: Sequence[int],
     **settings: Any,
 ) -> torch.Tensor:
     """Ids that `model.generate` returns. Under ZeRO-3 collective: every rank must call it equally
@@ -28,7 +28,9 @@ def generate(
 
     engine: what training calls, or a model.  inputs: of generate; decoders want them padded at the
         left.  stop_ids: any of them ends a text.
-    seed: where the draws of `do_sample` are addressed; other randomness is left as it is.
+    draws: the address of each row's draws (`seeding.address`). With `do_sample` a row's text is a
+        function of its prompt and this number, whatever it stands beside; drawn beams depend on the
+        other rows too. Other randomness is left as it is.
     settings: further fields of GenerationConfig, or `streamer`.
     """
     import torch
@@ -37,12 +39,16 @@ def generate(
     model = getattr(engine, "module", engine)
     streamer = settings.pop("streamer", None)
     drawing: dict[str, Any] = {}
-    if options.do_sample:
+    processors: list[Any] = []
+    draws_beams = options.do_sample and options.num_beams > 1
+    if draws_beams:
         drawing = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
+    elif options.do_sample:
+        processors = _drawing(options, draws)
     config = GenerationConfig(
         max_new_tokens=options.max_new_tokens,
         num_beams=options.num_beams,
-        do_sample=options.do_sample,
+        do_sample=draws_beams,
         # What the model's generation_config says of these would stand where nothing is said.
         repetition_penalty=1.0,
         eos_token_id=sorted(set(stop_ids)),
@@ -57,13 +63,40 @@ def generate(
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(address(*seed))
+            torch.manual_seed(address("beams", *draws))
             answer: torch.Tensor = model.generate(
-                **inputs, generation_config=config, synced_gpus=bool(sharded), streamer=streamer
+                **inputs,
+                generation_config=config,
+                logits_processor=processors,
+                synced_gpus=bool(sharded),
+                streamer=streamer,
             )
     finally:
         model.train(training)
     return answer
+
+
+def _drawing(options: Generation, draws: Sequence[int]) -> list[Any]:
+    """Logits processors after which the highest score is a draw from the distribution (Gumbel's
+    trick): the noise of a row comes from its own generator, one vector a token."""
+    import torch
+    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+    generators: list[torch.Generator] = []
+
+    def add_noise(ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        if not generators:  # now the device is known
+            new = [torch.Generator(scores_BV.device).manual_seed(number) for number in draws]
+            generators.extend(new)
+        noise_BV = torch.empty_like(scores_BV)
+        for row_V, generator in zip(noise_BV, generators, strict=True):
+            row_V.exponential_(generator=generator)
+        return scores_BV - noise_BV.log()
+
+    processors: list[Any] = [TemperatureLogitsWarper(options.temperature)]
+    if options.top_p < 1:
+        processors.append(TopPLogitsWarper(options.top_p))
+    return [*processors, add_noise]
 
 
 def left_padded(

@@ -76,12 +76,10 @@ class Task(Protocol):
 
     labels: class names by id; [] where the task has none.
     auto_class: the name of transformers' Auto class that the task trains.
-    reads_words: whether its tokenizer is given words, and must know which token is whose.
     """
 
     labels: list[str]
     auto_class: str
-    reads_words: bool
 
     @classmethod
     def read(

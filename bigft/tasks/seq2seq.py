@@ -18,6 +18,7 @@ from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, stream_split
 from bigft.models.heads.lm import attach_lm_head
 from bigft.models.heads.swap import base_model
+from bigft.runtime.seeding import address
 from bigft.tasks.generation import generate
 from bigft.tasks.languages import matching
 from bigft.tasks.metrics.language_model import LanguageModelMetric
@@ -41,7 +42,6 @@ class Seq2Seq:
     """
 
     auto_class = "AutoModelForSeq2SeqLM"
-    reads_words = False
 
     def __init__(
         self,
@@ -224,13 +224,14 @@ class Seq2Seq:
         return Predicted(output.loss_sum, parts)
 
     def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
+        seed = self._config.train.seed
         ids_BT = generate(
             engine,
             {name: batch.inputs[name] for name in ("input_ids", "attention_mask")},
             self._options.generation,
             stop_ids=[self._tokenizer.eos_token_id],
             pad_token_id=self._tokenizer.pad_token_id,
-            seed=(self._config.train.seed, "generate", *(f.record for f in batch.features)),
+            draws=[address(seed, "generation", row.record) for row in batch.features],
         )
         return [{"generated": self._round_trip.text(ids_T).strip()} for ids_T in ids_BT.tolist()]
 

@@ -38,7 +38,6 @@ class TokenClassification:
     """The task for one label set and tokenizer. Members: see bigft.tasks.protocol.Task."""
 
     auto_class = "AutoModelForTokenClassification"
-    reads_words = True
 
     def __init__(
         self,

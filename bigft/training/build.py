@@ -18,6 +18,7 @@ import numpy as np
 from bigft import __version__
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem, collect
+from bigft.config.fields import Decides, options_that_decide
 from bigft.config.sections import DataConfig, RunConfig, TrainConfig
 from bigft.config.tasks import CausalLM
 from bigft.data.formats.files import check_is_regular
@@ -62,11 +63,6 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "datasets", "tokenizers")
 VOCABULARY = "task.json"
-# Options of task and data that change no row: how rows are ordered, packed, answered and measured.
-NOT_OF_ROWS = {
-    *("preprocessing_num_workers", "packing", "packing_strategy", "interleave_probs"),
-    *("generation", "exact_match_pattern", "return_entity_level_metrics"),
-}
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,7 @@ def prepare(
     clock = clock or date.today()
     problems: list[Problem] = []
     with collect(problems):
-        tokenizer = load_tokenizer(config.model, reads_words=task_class.reads_words)
+        tokenizer = load_tokenizer(config.model, config.task.reads)
         model_config = load_model_config(config.model)
         check_vocabulary(tokenizer, model_config)
         limit = row_limit(config, tokenizer, model_config)
@@ -215,8 +211,8 @@ def prepare(
     )
     key = fingerprint(
         {
-            "task": config.task.model_dump(mode="json", exclude=NOT_OF_ROWS),
-            "data": config.data.model_dump(mode="json", exclude=NOT_OF_ROWS),
+            "task": options_that_decide(config.task, Decides.ROWS),
+            "data": options_that_decide(config.data, Decides.ROWS),
             "tokenizer": _identity(tokenizer),
             "max_length": [max_length, cut_by],
             "labels": labels and list(labels),

@@ -15,6 +15,7 @@ import torch
 
 from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
+from bigft.config.exit_codes import EXIT_HUNG
 from bigft.config.sections import RunConfig
 from bigft.data.packing import join
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
@@ -22,12 +23,12 @@ from bigft.models.heads.choose import HeadChoice, choose_head
 from bigft.models.layers import frozen_digest, head_names, num_values, trained_table
 from bigft.models.packed import check_packing
 from bigft.runtime.events import EventStream
-from bigft.runtime.launcher import EXIT_HUNG
 from bigft.runtime.machine import arithmetic
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import Stopped, StopRequest
 from bigft.runtime.watchdog import Watchdog
+from bigft.training.best import Judge
 from bigft.training.build import Run, compute_dtype, global_batch
 from bigft.training.checkpoint import (
     CheckpointStore,
@@ -262,9 +263,9 @@ def _judged_by(run: Run) -> str:
     """What tells the best checkpoint: metric, direction, and the validation set's content."""
     train, validation = run.config.train, run.splits.get("validation")
     content = b"" if validation is None else validation.content_of_record.tobytes()
-    metric = (train.metric_for_best_model or "loss").removeprefix("eval_")
     digest = hashlib.sha256(content).hexdigest()
-    return f"{metric}, greater is better: {train.greater_is_better}, data {digest[:16]}"
+    metric, greater = Judge.of(train).metric, train.greater_is_better
+    return f"{metric}, greater is better: {greater}, data {digest[:16]}"
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

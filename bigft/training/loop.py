@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,40 +12,21 @@ from bigft.config.sections import TrainConfig
 from bigft.data.loader import StepLoader
 from bigft.data.order import Order
 from bigft.data.records import Batch
-from bigft.ops import native
 from bigft.runtime.events import EventStream
 from bigft.runtime.failpoints import failpoint
 from bigft.runtime.process_group import World
 from bigft.runtime.signals import Stopped, StopRequest
+from bigft.training.best import Judge
 from bigft.training.build import Run
 from bigft.training.checkpoint import CheckpointStore, TrainerState
 from bigft.training.evaluate import Evaluation, evaluate
+from bigft.training.log_interval import LogInterval
+from bigft.training.nonfinite import skip_step
 from bigft.training.optimizers import learning_rate_factor, set_learning_rate
 from bigft.training.replicas import differing
-from bigft.training.step import StepCounts, StepDone, count, suspects, train_step
+from bigft.training.step import StepCounts, count, train_step
 
 Tick = Callable[[str], None]
-# What is kept free before train.max_time, in slowest steps (or batches) and slowest saves so far.
-STEPS, SAVES = 2, 1.5
-
-
-class TrainingFailed(RuntimeError):
-    """The run cannot go on, and would fail again; the last checkpoint is intact. str() says why and
-    what was seen."""
-
-
-@dataclass(slots=True)
-class _Window:
-    """What was seen since the last log line. The loss stays on the device until that line."""
-
-    loss_sum: torch.Tensor
-    targets: int
-    tokens: int = 0
-    started: float = field(default_factory=time.monotonic)
-    paused: float = 0.0  # seconds of evaluations and saves, which are no training
-
-    def seconds(self, now: float) -> float:
-        return now - self.started - self.paused
 
 
 class Loop:
@@ -74,20 +53,13 @@ class Loop:
         self._stop, self.state, self._tick = stop, state, tick
         self._train: TrainConfig = run.config.train
         self.total_steps = order.total_steps(self._train.num_train_epochs, self._train.max_steps)
-        loss = state.loss_sums[world.rank] if state.loss_sums else 0.0
-        self._window = _Window(
-            torch.tensor(loss, dtype=torch.float64, device=world.device),
-            state.window_targets,
-            state.window_tokens,
-            started=time.monotonic() - state.window_seconds,
-        )
+        self._interval = LogInterval.begun(state, world)
         self._learning_rate = self._grad_norm = 0.0
-        patience = self._train.early_stopping_patience
-        self._stopped_early = patience is not None and state.evaluations_without_gain >= patience
+        self._judge = Judge.of(self._train)
+        self._stopped_early = self._judge.gives_up(state)
         self.evaluations: dict[tuple[str, int], Evaluation] = {}  # by split and step
         self._last_save = state.step if state.step else -1
-        self._slowest = 0.0  # step, or batch of an evaluation, in seconds
-        self._took(0.0)
+        stop.took(0.0, state.save_seconds)
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -151,14 +123,9 @@ class Loop:
             state.skipped_steps += 1
         else:
             self._train_step(batches, counts)
-        self._window.tokens += counts.tokens
+        self._interval.tokens += counts.tokens
         state.step += 1
-        self._took(time.monotonic() - started)
-
-    def _took(self, seconds: float) -> None:
-        """Between two looks at the clock: as much must be left when the time is nearly over."""
-        self._slowest = max(self._slowest, seconds)
-        self._stop.reserve = STEPS * self._slowest + SAVES * self.state.save_seconds
+        self._stop.took(time.monotonic() - started, state.save_seconds)
 
     def _train_step(self, batches: list[Batch], counts: StepCounts) -> None:
         state, task = self.state, self._run.task
@@ -174,45 +141,19 @@ class Loop:
         )
         self._grad_norm = done.grad_norm
         if done.nonfinite:
-            self._skip(done, batches)
+            skip_step(
+                done,
+                batches,
+                self._run.splits["train"],
+                state,
+                self._train.max_nonfinite_steps,
+                self._world,
+                self._events,
+            )
             return
         state.nonfinite_in_a_row = 0
-        self._window.loss_sum += done.loss_sum
-        self._window.targets += counts.targets
-
-    def _skip(self, done: StepDone, batches: list[Batch]) -> None:
-        """A step whose loss or gradient was not finite has changed nothing. Collective.
-
-        Raises TrainingFailed after train.max_nonfinite_steps in a row, or for a label that is none.
-        """
-        state, step = self.state, self.state.step + 1  # as log lines count
-        state.nonfinite_steps += 1
-        state.nonfinite_in_a_row += 1
-        samples = suspects(self._world, self._run.splits["train"], batches, done)
-        self._events.emit(
-            "nonfinite",
-            step=step,
-            what=done.nonfinite,
-            samples=samples,
-            in_a_row=state.nonfinite_in_a_row,
-        )
-        if bad_labels := [text for text in self._world.gather(self._bad_labels()) if text]:
-            raise TrainingFailed(f"step {step}: {bad_labels[0]}")
-        if state.nonfinite_in_a_row >= self._train.max_nonfinite_steps:
-            raise TrainingFailed(
-                f"the {done.nonfinite} is not finite in step {step}, which makes "
-                f"{state.nonfinite_in_a_row} in a row (train.max_nonfinite_steps); samples: "
-                f"{', '.join(samples[:8])}. Look at them, or lower optim.learning_rate and branch "
-                "off: train.resume_from_checkpoint=CHECKPOINT with another train.output_dir"
-            )
-
-    def _bad_labels(self) -> str:
-        """What kernels on this rank's device have seen; on a CPU they raise by themselves."""
-        try:
-            native.check_labels(self._world.device)
-        except IndexError as error:
-            return str(error)
-        return ""
+        self._interval.loss_sum += done.loss_sum
+        self._interval.targets += counts.targets
 
     def _after_step(self) -> None:
         train, step = self._train, self.state.step
@@ -262,56 +203,33 @@ class Loop:
         return epoch + index / self._order.steps_in_epoch(epoch)
 
     def _log(self) -> None:
-        """Emits the window's means over all ranks and opens the next one. Collective.
-
-        The loss of a window in which nothing was learnt, all its steps being skipped, is NaN.
-        """
-        window, state = self._window, self.state
-        (loss_sum,) = self._world.sum([window.loss_sum.item()])
-        seconds = window.seconds(time.monotonic())
+        """Emits the interval's means over all ranks and opens the next one. Collective."""
+        state, interval = self.state, self._interval
+        means = interval.close(state, self._world)
         self._events.emit(
             "log",
             step=state.step,
             epoch=self.epoch(state.step),
-            loss=loss_sum / window.targets if window.targets else math.nan,
+            loss=means.pop("loss"),
             learning_rate=self._learning_rate,
             grad_norm=self._grad_norm,
-            num_targets=window.targets,
-            num_tokens=window.tokens,
-            tokens_per_second=window.tokens / seconds,
+            **means,
         )
-        state.total_loss += loss_sum
-        state.total_targets += window.targets
-        state.total_tokens += window.tokens
-        state.training_seconds += seconds
-        self._window = _Window(torch.zeros_like(window.loss_sum), 0)
+        self._interval = LogInterval(torch.zeros_like(interval.loss_sum))
 
     def _evaluate(self) -> bool:
         """Scores the validation set; returns whether it is the best so far. Collective."""
         started = time.monotonic()
-        state, train = self.state, self._train
+        state, judge = self.state, self._judge
         scores = self.evaluate("validation", "eval", state.step).scores
-        name = (train.metric_for_best_model or "loss").removeprefix("eval_")
-        greater = train.greater_is_better
-        if greater is None:
-            greater = not name.endswith("loss")
-        score, best = scores[name], state.best_metric
-        is_best = not math.isnan(score) and (
-            best is None or (score > best if greater else score < best)
-        )
-        if is_best:
-            state.best_metric, state.best_step = score, state.step
-            state.evaluations_without_gain = 0
-        else:
-            state.evaluations_without_gain += 1
-        patience = train.early_stopping_patience
-        if patience is not None and state.evaluations_without_gain >= patience:
+        is_best = judge.judge(scores, state)
+        if judge.gives_up(state):
             self._stopped_early = True
             self._events.emit(
                 "note",
-                text=f"stopped early: {patience} evaluations without a better {name}",
+                text=f"stopped early: {judge.patience} evaluations without a better {judge.metric}",
             )
-        self._window.paused += time.monotonic() - started
+        self._interval.paused += time.monotonic() - started
         return is_best
 
     def evaluate(self, split: str, prefix: str, step: int) -> Evaluation:
@@ -326,7 +244,7 @@ class Loop:
             nonlocal last
             self._tick(f"evaluating {split}")
             now = time.monotonic()
-            self._took(now - last)
+            self._stop.took(now - last, self.state.save_seconds)
             last = now
             if self._stop.agreed(self._world):
                 raise Stopped(self._stop.reason(self._world))
@@ -373,13 +291,11 @@ class Loop:
             self._store.point_best_at(state.best_step)
             return ""
         self._tick(f"saving step {state.step}")
-        state.loss_sums = self._world.gather(self._window.loss_sum.item())
-        state.window_targets, state.window_tokens = self._window.targets, self._window.tokens
-        state.window_seconds = self._window.seconds(started)
+        self._interval.keep(state, self._world, started)
         state.world_size = self._world.size
         saved = self._store.save(self.engine, state)
         seconds = time.monotonic() - started
-        self._window.paused += seconds
+        self._interval.paused += seconds
         if saved.path is None:
             state.failed_saves += 1
             self._events.emit("save_failed", step=state.step, why=saved.why)

@@ -26,6 +26,7 @@ from bigft.runtime.launcher import Launch
 from bigft.runtime.machine import check_accelerators, check_libraries, check_port
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
+from bigft.training.best import Judge
 from bigft.training.build import Run, global_batch, prepare
 from bigft.training.export import unsaved_generation_fields, write_model
 from bigft.training.optimizers import checkpoint_bytes
@@ -98,13 +99,14 @@ def _skeleton(config: RunConfig, run: Run | None) -> PreTrainedModel | None:
 
 def check_metric(run: Run) -> None:
     """Raises BadInput if evaluations will not have the metric that tells the best checkpoint."""
-    asked = run.config.train.metric_for_best_model
+    metric = Judge.of(run.config.train).metric
     names = sorted({*run.task.metric().compute(), "loss"})
-    if asked is None or asked.removeprefix("eval_") in names:
+    if metric in names:
         return
-    nearest = get_close_matches(asked.removeprefix("eval_"), names, n=1)
+    nearest = get_close_matches(metric, names, n=1)
     mend = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
-    raise BadInput(Problem("train.metric_for_best_model", f"no metric {asked!r}", mend))
+    what = f"no metric {run.config.train.metric_for_best_model!r}"
+    raise BadInput(Problem("train.metric_for_best_model", what, mend))
 
 
 def check_labels(run: Run) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from bigft.data.prepare import PreparedSplit
 from bigft.data.records import Batch
 from bigft.runtime.failpoints import failpoint
 from bigft.runtime.process_group import World
@@ -94,20 +93,3 @@ def train_step(
     if world.any(bool(bad)):
         return StepDone(loss_sum, grad_norm, "loss", tuple(bad))
     return StepDone(loss_sum, grad_norm, "gradient", tuple(range(len(losses))))
-
-
-def suspects(
-    world: World, split: PreparedSplit, batches: Sequence[Batch], done: StepDone
-) -> list[str]:
-    """ "file:line" of the samples that may have made the step not finite, of all ranks. Collective.
-
-    split, batches: what the step was made from.
-    """
-    rows = {
-        sample.record
-        for micro_step in done.suspects
-        for feature in batches[micro_step].features
-        for sample in feature.samples
-    }
-    gathered = world.gather([split.record(row).where for row in sorted(rows)])
-    return [*dict.fromkeys(where for mine in gathered for where in mine)]

@@ -91,10 +91,10 @@ class Trained:
         data = config.data.model_copy(update={"chat_template": None})
         config = config.model_copy(update={"model": model_section, "data": data})
         task_class = TASKS[config.task.name]
-        tokenizer = load_tokenizer(exported, reads_words=task_class.reads_words)
+        tokenizer = load_tokenizer(exported, config.task.reads)
         exported_config = load_model_config(exported)
         labels: list[str] = []
-        if task_class.auto_class.endswith("Classification"):
+        if config.task.answers_in == "labels":
             labels = labels_by_id(exported_config)
         max_length, cut_by = row_limit(config, tokenizer, exported_config) or (None, "")
         task = task_class(config, tokenizer, labels, max_length, cut_by, clock)

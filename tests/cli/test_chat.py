@@ -220,3 +220,19 @@ def test_another_task_does_not_talk(trained_run: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == (
         "--chat: this run's task is token-classification; give --text: only causal-lm talks\n"
     )
+
+
+def test_a_system_prompt_comes_first_until_another_one_is_given(
+    chat_run: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[list[str]],
+) -> None:
+    lines = ["hi", "/system be kind", "you", "/reset", "hi", "/system", "hi"]
+    said(monkeypatch, capsys, "\n".join(lines) + "\n")
+    first, kind, after, last = (text for (text,) in asked)
+    told = "<|im_start|>system\nbe kind<|im_end|>\n"
+    assert [told in text for text in (first, kind, after, last)] == [False, True, True, False]
+    assert all("hi" not in text for text in (kind,)), "what was said before is forgotten"
+    assert after.index(told) < after.index("hi")
+    assert last == first

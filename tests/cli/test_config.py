@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,3 +140,14 @@ def test_python_m_bigft_is_the_same_command() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "none.yaml: cannot be read: No such file or directory\n"
+
+
+def test_a_run_directory_means_its_config(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path("out")
+    run.mkdir()
+    shutil.copy("config.yaml", run)
+    assert main(["config", "out"]) == 2  # a folder that is no run
+    (run / "run.json").write_text("{}")
+    capsys.readouterr()
+    assert main(["config", "out", "train.seed=7"]) == 0
+    assert "seed: 7\n" in capsys.readouterr().out

@@ -10,8 +10,8 @@ import pytest
 
 from bigft.cli import REFUSAL, main
 from bigft.cli.job import MAX_IDLE_STARTS
+from bigft.config.exit_codes import EXIT_RESUMABLE
 from bigft.config.load import load_config, resolved_yaml
-from bigft.runtime.launcher import EXIT_RESUMABLE
 from bigft.runtime.run_directory import RunDirectory
 
 CONFIG = (

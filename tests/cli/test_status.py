@@ -221,3 +221,18 @@ def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
     RunDirectory(tmp_path).claim(resume=False)
     with pytest.raises(BadInput, match=r"no run directory: cannot read run\.json \(Not a direct"):
         show(str(tmp_path / "run.json"))
+
+
+def test_paths_are_of_one_kind_and_nothing_is_said_twice(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit(directory, 100)
+    (directory.path / "best").symlink_to("checkpoint-100")
+    directory.write_results({"step": 120, "epoch": 0.6, "eval_f1": 0.5})
+    monkeypatch.chdir(directory.path.parent)
+    seen = rows(Path("run"), capsys)
+    assert seen["best checkpoint"] == seen["latest checkpoint"] == "run/checkpoint-100"
+    assert (seen["step"], seen["epoch"], seen["eval_f1"]) == ("120/600 (20%)", "0.6", "0.5")
+    show("run")
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines.count("step") == lines.count("epoch") == 1

@@ -17,7 +17,7 @@ from faults.harness import finish
 import bigft.cli.train
 from bigft.cli import main
 from bigft.config.errors import BadInput, Problem
-from bigft.runtime import launcher, local_ranks
+from bigft.runtime import environment, local_ranks
 from bigft.runtime.launcher import Launch
 from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import Lock
@@ -42,7 +42,7 @@ def test_notes_are_told_by_the_first_process_only(
     words = ["train", "config.yaml", REFUSED, "--nproc", "2"]
     main(words)
     assert "note: " not in capsys.readouterr().err
-    monkeypatch.delenv(launcher.SETTLED)
+    monkeypatch.delenv(environment.SETTLED)
     main(words)
     assert capsys.readouterr().err.count("note: ") == 1
 
@@ -121,7 +121,7 @@ def test_settings_that_count_at_process_start_are_in_place_before_anything_is_ch
         raise Anew
 
     monkeypatch.setattr(os, "execv", execv)
-    for name in (*launcher.MALLOC_SETTINGS, launcher.SETTLED):
+    for name in (*environment.MALLOC_SETTINGS, environment.SETTLED):
         monkeypatch.delenv(name)
     with pytest.raises(Anew):
         main(["train", "config.yaml", REFUSED, "--nproc", "1"])

@@ -17,7 +17,7 @@ from bigft.config.errors import BadInput
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime.clock import clock_of
-from bigft.runtime.launcher import Launch, free_port
+from bigft.runtime.launcher import Launch
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.build import Run, prepare
 from bigft.training.checkpoint import checkpoint_to_resume
@@ -69,7 +69,7 @@ def test_a_run_goes_on_on_another_day(tmp_path: Path, monkeypatch: pytest.Monkey
 
     goes_on = config(tmp_path, resume_from_checkpoint=True)
     checked = RunConfig.model_validate(goes_on)
-    run = preflight(checked, Launch(0, 0, 2, 2, "127.0.0.1", free_port(), "environment"))
+    run = preflight(checked, Launch.local(2))
     assert run.clock == BEGAN
     assert "Today is 26 Jul 2024." in first_text(run)
     assert run.notes[-1] == (

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from bigft.cli import VERBS
+from bigft.cli.reference import EXITS
+from bigft.cli.reference import commands as commands_page
+from bigft.config import exit_codes
+from bigft.config.exit_codes import EXIT_RUNNING
 from bigft.config.load import load_config
 from bigft.config.not_yet import NOT_YET
 from bigft.data.formats import FORMATS
@@ -22,21 +26,16 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/*.md", "examples/**/*.md")
     for path in REPOSITORY.glob(pattern)
 )
-README = REPOSITORY / "README.md"
-MAX_README_LINES = 250
+CONFIGURATION = REPOSITORY / "docs/configuration.md"
+README, PACKAGE = REPOSITORY / "README.md", REPOSITORY / "bigft"
+MAX_README_LINES, MAX_README_COLUMNS = 150, 100
 
 # What make and runs leave behind: no checkout has it.
 GENERATED = re.compile(
     r"(runs|models|logs|model|ds|\.venv|\$\w+|~)/|.*checkpoint-<step>|best$"
     r"|(config|adapter_config)\.yaml$|(run|trainer|config|all_results)\.json$|metrics\.jsonl$"
 )
-# Rooms of docs/architecture.md that are still empty.
-PLANNED = {
-    "bigft/ops/",
-    "bigft/plan/",
-    "csrc/library.cpp",
-    "tests/ops/",
-}
+PLANNED = {"bigft/plan/"}  # a package of docs/architecture.md that is still empty
 # Text between backticks that has a slash and is no path.
 NO_PATH = re.compile(r".*[ <>*{}()=,\"']|\w+://|/dev/")
 ELSEWHERE = {"run_ner.py"}  # of transformers
@@ -123,6 +122,21 @@ def is_there(span: str, document: Path) -> bool:
     return not FILE_NAME.fullmatch(span) or span in NAMES
 
 
+PACKAGES = sorted({path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE})
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=ids)
+def test_the_architecture_names_every_file(package: Path) -> None:
+    """And in the row of its package no file that is gone."""
+    text = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{ids(package)}/` \|.*$", text, flags=re.M)
+    assert row, f"no row for {ids(package)}/"
+    named = set(re.findall(r"`(\w+\.py)`", row[0]))
+    there = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    operators = {name for name in there if name.startswith("_")}  # one for each, as it says
+    assert named == there - operators
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
 def test_every_relative_link_resolves(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
@@ -145,8 +159,8 @@ def test_every_shipped_config_loads(config: Path) -> None:
     load_config(str(config))
 
 
-def test_the_readme_explains_the_quickstart_config_as_it_is() -> None:
-    text = README.read_text(encoding="utf-8")
+def test_the_quickstart_config_is_explained_as_it_is() -> None:
+    text = CONFIGURATION.read_text(encoding="utf-8")
     shown = next(
         block
         for block in re.findall(r"^```yaml\n(.*?)^```", text, flags=re.M | re.S)
@@ -162,9 +176,11 @@ def _without_comments(yaml: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_the_readme_lists_every_key_that_is_not_done_yet() -> None:
+def test_every_key_that_is_not_done_yet_is_listed() -> None:
     section = (
-        README.read_text(encoding="utf-8").partition("## Not there yet")[2].partition("\n## ")[0]
+        CONFIGURATION.read_text(encoding="utf-8")
+        .partition("## Not there yet")[2]
+        .partition("\n## ")[0]
     )
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     listed = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
@@ -178,4 +194,17 @@ def test_the_table_of_formats_is_that_of_the_readers() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_text(encoding="utf-8").splitlines()) < MAX_README_LINES
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= MAX_README_LINES
+    assert [line for line in lines if len(line) > MAX_README_COLUMNS] == []
+
+
+def test_the_page_of_commands_is_what_the_parsers_say() -> None:
+    """`python -m bigft.cli.reference > docs/commands.md` writes it."""
+    assert (REPOSITORY / "docs/commands.md").read_text(encoding="utf-8") == commands_page()
+
+
+def test_every_exit_code_is_explained() -> None:
+    codes = {value for name, value in vars(exit_codes).items() if name.startswith("EXIT_")}
+    of_status = {EXIT_RUNNING}  # of `bigft status --exit-code` alone, whose help has it
+    assert {int(code) for code in EXITS if code.isdigit()} == (codes - of_status) | {0}

@@ -13,8 +13,8 @@ from typing import Any, Self
 from distributed.ranks import _context
 from waiting import PATIENCE
 
-from bigft.runtime import launcher
 from bigft.runtime.failpoints import arm, failpoint
+from bigft.runtime.launcher import Launch, free_port
 
 TIMEOUT = 2.0
 STEPS = 6
@@ -24,7 +24,7 @@ class World:
     """Ranks that do `misbehave(world, watchdog)`; in a `with`, at whose end none is left."""
 
     def __init__(self, size: int, directory: Path, misbehave: Callable[..., None]) -> None:
-        port = launcher.free_port()
+        port = free_port()
         self.directory = directory
         self.ranks: list[BaseProcess] = []
         for rank in range(size):
@@ -62,7 +62,7 @@ def _rank(rank: int, size: int, port: int, directory: Path, misbehave: Callable[
     from bigft.runtime.process_group import join, leave, meet
     from bigft.runtime.watchdog import Watchdog
 
-    launch = launcher.Launch(rank, rank, size, size, "127.0.0.1", port, "environment")
+    launch = Launch.local(size, rank, port)
     world = join(launch, 60, meet(launch, 60))
     told, log = directory / f"told-{rank}", directory / f"rank-{rank}.log"
     with Watchdog(world, TIMEOUT, log, told.write_text) as watchdog:

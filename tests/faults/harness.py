@@ -22,9 +22,10 @@ from typing import Any, Self
 from distributed.ranks import _context
 from waiting import PATIENCE
 
-from bigft.runtime import launcher
+from bigft.runtime import environment
 from bigft.runtime.events import read_metrics
 from bigft.runtime.failpoints import LIST_VARIABLE, VARIABLE, failpoint
+from bigft.runtime.launcher import free_port
 
 Config = dict[str, Any]
 # What differs between two runs that did the same.
@@ -55,11 +56,11 @@ class Ranks:
         self.scratch.mkdir(parents=True)
         file = self.scratch / "config.yaml"
         file.write_text(json.dumps(config))  # JSON is YAML
-        port = launcher.free_port()
+        port = free_port()
         self.processes: list[BaseProcess] = []
         for rank in range(num_ranks):
-            variables = launcher.environment_for_rank(rank, num_ranks, port, num_ranks)
-            variables |= {launcher.SETTLED: "1", "DS_ACCELERATOR": "cpu", VARIABLE: failpoints}
+            variables = environment.environment_for_rank(rank, num_ranks, port, num_ranks)
+            variables |= {environment.SETTLED: "1", "DS_ACCELERATOR": "cpu", VARIABLE: failpoints}
             variables["BIGFT_CACHE"] = os.environ["BIGFT_CACHE"]
             if places is not None:
                 places.mkdir(exist_ok=True)

@@ -20,8 +20,9 @@ from bigft.runtime.process_group import World
 from bigft.tasks.protocol import Loss
 from bigft.training import loop
 from bigft.training.engine import build_engine
+from bigft.training.nonfinite import TrainingFailed, suspects
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
-from bigft.training.step import StepDone, suspects, train_step
+from bigft.training.step import StepDone, train_step
 
 STEPS = 4
 SICK = (1, 1, 1)  # step, rank, micro-step
@@ -215,7 +216,7 @@ def train_sick(world: World, config: dict[str, Any], sick_steps: list[int]) -> t
     loop.train_step = train_step
     try:
         return train(world, [config])[0], ""
-    except loop.TrainingFailed as failed:
+    except TrainingFailed as failed:
         return None, str(failed)
     finally:
         loop.train_step = exact

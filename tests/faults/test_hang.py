@@ -15,7 +15,7 @@ from faults.hanging import STEPS, TIMEOUT, World
 from faults.harness import Config, Ranks
 from waiting import PATIENCE, wait_until
 
-from bigft.runtime.launcher import EXIT_HUNG
+from bigft.config.exit_codes import EXIT_HUNG
 from bigft.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.distributed

@@ -11,7 +11,7 @@ import pytest
 from faults.harness import Config, Ranks, finish, resumed
 
 from bigft.cli import main
-from bigft.config.errors import EXIT_INTERRUPTED
+from bigft.config.exit_codes import EXIT_INTERRUPTED
 from bigft.runtime import failpoints
 from bigft.runtime.run_directory import RunDirectory
 

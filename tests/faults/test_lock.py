@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from faults.harness import Config, Ranks, finish, left_by, resumed
 
-from bigft.runtime import launcher
+from bigft.runtime import environment
 from bigft.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.distributed
@@ -64,12 +64,12 @@ def test_a_dead_run_is_taken_over_at_once(config: Config) -> None:
 @pytest.fixture
 def job_started(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """`job_started(n)`: ranks started from now on are of Slurm job 77 in its n-th restart."""
-    of_launcher = launcher.environment_for_rank
+    of_launcher = environment.environment_for_rank
 
     def start(restart_count: int) -> None:
         slurm = {"SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": str(restart_count)}
         monkeypatch.setattr(
-            launcher, "environment_for_rank", lambda *place: of_launcher(*place) | slurm
+            environment, "environment_for_rank", lambda *place: of_launcher(*place) | slurm
         )
 
     return start

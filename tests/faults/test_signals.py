@@ -32,8 +32,8 @@ from faults.harness import (
 )
 from waiting import PATIENCE, wait_until
 
+from bigft.config.exit_codes import EXIT_RESUMABLE
 from bigft.runtime.events import read_metrics
-from bigft.runtime.launcher import EXIT_RESUMABLE
 from bigft.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.distributed

@@ -272,7 +272,7 @@ def test_target_modules_are_names_a_pattern_or_all(targets: Any, expected: set[s
 def test_a_prompt_starts_from_a_text(tmp_path: Path) -> None:
     save_tiny(tmp_path, "llama", auto_class=LANGUAGE)
     tokenizer = load_tokenizer(
-        ModelConfig.model_validate({"model_name_or_path": str(tmp_path)}), reads_words=True
+        ModelConfig.model_validate({"model_name_or_path": str(tmp_path)}), "words"
     )
     given = options("prompt", num_virtual_tokens=4, prompt_tuning_init_text="abc")
     model = adapt_model(language_model(), given, tokenizer)

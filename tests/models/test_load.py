@@ -25,6 +25,7 @@ from transformers import BertModel, PreTrainedModel, T5Config
 
 from bigft.config.errors import BadInput
 from bigft.config.sections import ModelConfig
+from bigft.config.tasks import Reads
 from bigft.models.load import (
     check_vocabulary,
     load_model,
@@ -257,7 +258,7 @@ def test_eos_pads_running_text_where_nothing_else_does_and_says_so(
     pad: str | None, notes: list[str], tmp_path: Path
 ) -> None:
     letter_tokenizer(pad_token=pad, eos_token="[SEP]").save_pretrained(tmp_path)
-    tokenizer = load_tokenizer(options(tmp_path), reads_words=False)
+    tokenizer = load_tokenizer(options(tmp_path), "completion")
     assert tokenizer.pad_token == (pad or "[SEP]")
     told = tokenizer_notes(tokenizer)
     assert [note[: len(start)] for note, start in zip(told, notes, strict=True)] == notes
@@ -266,7 +267,29 @@ def test_eos_pads_running_text_where_nothing_else_does_and_says_so(
 def test_a_language_models_tokenizer_without_eos_is_refused(tmp_path: Path) -> None:
     letter_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(BadInput, match='has no eos token; add "eos_token" to its'):
-        load_tokenizer(options(tmp_path), reads_words=False)
+        load_tokenizer(options(tmp_path), "completion")
+
+
+@pytest.mark.parametrize("reads", ["words", "text", "masked-text"])
+def test_an_encoders_tokenizer_needs_no_eos(reads: Reads, tmp_path: Path) -> None:
+    """BERT's has none."""
+    tokenizer = letter_tokenizer(mask_token="[MASK]")
+    assert tokenizer.eos_token_id is None
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(options(tmp_path), reads)
+    assert (loaded.eos_token_id, loaded.pad_token) == (None, "[PAD]")
+
+
+def test_what_fills_masks_needs_a_mask_token(tmp_path: Path) -> None:
+    letter_tokenizer(eos_token="[SEP]").save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match='has no mask token; add "mask_token" to its'):
+        load_tokenizer(options(tmp_path), "masked-text")
+
+
+def test_text_that_nothing_pads_is_refused(tmp_path: Path) -> None:
+    letter_tokenizer(pad_token=None).save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="has no pad token"):
+        load_tokenizer(options(tmp_path), "text")
 
 
 def test_a_slow_tokenizer_is_refused_for_words(tmp_path: Path) -> None:
@@ -310,9 +333,9 @@ def test_running_text_is_read_as_the_model_was_pretrained_to(kind: str, tmp_path
     tokenizer = byte_tokenizer(merges=[("\u0120", "a")], eos_token="</s>")
     tokenizer.backend_tokenizer.pre_tokenizer = BYTE_LEVEL[kind]
     tokenizer.save_pretrained(tmp_path)
-    loaded = load_tokenizer(options(tmp_path), reads_words=False)
+    loaded = load_tokenizer(options(tmp_path), "completion")
     assert loaded("a a").tokens() == ["<s>", "a", "\u0120a", "</s>"]
-    as_words = load_tokenizer(options(tmp_path), reads_words=True)
+    as_words = load_tokenizer(options(tmp_path), "words")
     assert as_words("a a").tokens() == ["<s>", "\u0120a", "\u0120a", "</s>"]
 
 

@@ -31,7 +31,7 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if request.param == "native":
         needs_native(torch.device("cpu"))
     else:
-        monkeypatch.setattr(native, "DEVICES", frozenset())
+        monkeypatch.setattr(native, "BUILT", frozenset())
 
 
 def labels_with(row: int, label: int) -> Callable[[Arguments], Arguments]:

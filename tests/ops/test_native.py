@@ -227,6 +227,9 @@ def test_without_the_library_the_definition_serves(tmp_path: Any) -> None:
 def test_build_info_says_what_computes() -> None:
     info = native.build_info()
     assert set(info) == {"cpu", "cuda"}
-    assert info["cpu"].startswith("native, " if native.is_built(CPU) else "plain torch")
-    assert native.is_built(torch.device("cuda")) == info["cuda"].startswith("native")
-    assert not native.is_built(torch.device("meta"))
+    assert info["cpu"].startswith(
+        "native, " if native.is_built(OPERATORS[0], CPU) else "plain torch"
+    )
+    assert native.is_built(OPERATORS[0], torch.device("cuda")) == info["cuda"].startswith("native")
+    assert not native.is_built(OPERATORS[0], torch.device("meta"))
+    assert not native.is_built("not_an_operator", CPU)

@@ -12,13 +12,8 @@ import pytest
 from waiting import PATIENCE
 
 from bigft.config.errors import BadInput
-from bigft.runtime.launcher import (
-    Launch,
-    detect,
-    environment_for_rank,
-    free_port,
-    process_settings,
-)
+from bigft.runtime.environment import environment_for_rank, process_settings
+from bigft.runtime.launcher import Launch, detect, free_port
 
 BY_LAUNCHER = {
     "RANK": "5",
@@ -199,7 +194,7 @@ def test_settings_of_the_user_stay() -> None:
 
 REEXEC = """
 import json, os, sys
-from bigft.runtime.launcher import process_settings, reexec_with
+from bigft.runtime.environment import process_settings, reexec_with
 print("start", os.getpid(), flush=True)
 reexec_with({**process_settings(os.environ), **json.loads(sys.argv[1])})
 print(os.environ["MALLOC_TOP_PAD_"], os.environ["TOKENIZERS_PARALLELISM"], sys.argv[2])

@@ -20,7 +20,9 @@ from distributed.ranks import _context
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 from waiting import PATIENCE, wait_until
 
-from bigft.runtime.launcher import EXIT_RESUMABLE, Launch, environment_for_rank, free_port
+from bigft.config.exit_codes import EXIT_RESUMABLE
+from bigft.runtime.environment import environment_for_rank
+from bigft.runtime.launcher import Launch, free_port
 from bigft.runtime.rendezvous import AGENT_LISTENS, gather, meet, reach
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import STOP_SIGNALS, Stopped, StopRequest

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from bigft.config.errors import BadInput
-from bigft.runtime.launcher import EXIT_HUNG, EXIT_RESUMABLE
+from bigft.config.exit_codes import EXIT_HUNG, EXIT_RESUMABLE
 from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import LockLost
-from bigft.runtime.run_directory import MAX_CRASHES, RunDirectory
+from bigft.runtime.run_directory import RunDirectory
+from bigft.runtime.run_state import MAX_CRASHES
 
 HeldBy = Callable[[Path], "subprocess.Popen[str]"]
 

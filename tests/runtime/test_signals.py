@@ -151,8 +151,10 @@ def test_the_time_limit_asks_so_early_that_what_is_reserved_fits() -> None:
     stop = StopRequest()
     stop.limit(time.monotonic() + 1000.0)
     assert not stop
-    stop.reserve = 990.0
+    stop.took(120.0, save_seconds=500.0)  # twice, and 1.5 times
     assert not stop
-    stop.reserve = 1000.0
+    stop.took(20.0, save_seconds=500.0)
+    assert not stop
+    stop.took(20.0, save_seconds=510.0)
     assert stop
     assert stop.why == "train.max_time"

@@ -8,8 +8,10 @@ import pytest
 import torch
 from distributed.ranks import run_ranks
 from tasks.causal import answers_under_zero, causal_model, causal_task
+from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from bigft.config.tasks import Generation
+from bigft.runtime.seeding import address
 from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
 
 PROMPTS = [[5, 6, 7], [8] * 9, [20, 21]]
@@ -29,7 +31,7 @@ def ids(
         Generation(max_new_tokens=6, **options),
         stop_ids=stops,
         pad_token_id=0,
-        seed=(seed, "test"),
+        draws=[address(seed, "test", *prompt) for prompt in prompts],
     )
     return answer[:, inputs["input_ids"].shape[1] :].tolist()
 
@@ -63,6 +65,39 @@ def test_draws_are_addressed_and_leave_no_trace() -> None:
     torch.manual_seed(6)
     assert ids(model, PROMPTS, do_sample=True, temperature=5.0) == first
     assert ids(model, PROMPTS, seed=1, do_sample=True, temperature=5.0) != first
+
+
+def test_a_draw_does_not_depend_on_what_it_is_drawn_beside() -> None:
+    model = causal_model()
+    together = ids(model, PROMPTS, do_sample=True, temperature=5.0)
+    alone = [ids(model, [prompt], do_sample=True, temperature=5.0)[0] for prompt in PROMPTS]
+    assert together == alone
+    others = ids(model, [PROMPTS[1], PROMPTS[0]], do_sample=True, temperature=5.0)
+    assert others == [together[1], together[0]]
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (2.0, 0.9)])
+def test_draws_follow_the_distribution(temperature: float, top_p: float) -> None:
+    """The first token of many draws, as often as transformers' own processors say; of none that
+    top_p leaves out."""
+    model = causal_model()
+    number, prompt = 4000, PROMPTS[0]
+    options = Generation(max_new_tokens=1, do_sample=True, temperature=temperature, top_p=top_p)
+    inputs = left_padded([prompt] * number, 0, torch.device("cpu"))
+    draws = [address("many", index) for index in range(number)]
+    answer = generate(model, inputs, options, stop_ids=(), pad_token_id=0, draws=draws)
+    with torch.no_grad():
+        scores = model(input_ids=torch.tensor([prompt])).logits[:, -1]
+    scores = TemperatureLogitsWarper(temperature)(None, scores)
+    if top_p < 1:
+        scores = TopPLogitsWarper(top_p)(None, scores)
+    expected = scores.softmax(-1)[0] * number
+    seen = torch.bincount(answer[:, -1], minlength=len(expected)).double()
+    possible = expected > 0
+    assert seen[~possible].sum() == 0
+    chi_squared = ((seen - expected) ** 2 / expected)[possible].sum()
+    freedom = int(possible.sum()) - 1
+    assert abs(chi_squared - freedom) < 5 * (2 * freedom) ** 0.5
 
 
 def test_any_stop_ends_an_answer() -> None:

@@ -14,13 +14,13 @@ from training.language_models import write_run
 
 from bigft.config import load_config
 from bigft.config.errors import BadInput
-from bigft.runtime.launcher import Launch, free_port
+from bigft.runtime.launcher import Launch
 from bigft.training import export, preflight
 from bigft.training.merge import export_merged
 
 
 def notes(*overrides: str) -> list[str]:
-    launch = Launch(0, 0, 1, 1, "127.0.0.1", free_port(), "environment")
+    launch = Launch.local(1)
     config = load_config("config.yaml", overrides).config
     return preflight.preflight(config, launch, here=False).notes
 

@@ -46,7 +46,7 @@ def choose_head(
 ) -> HeadChoice:
     """Sets `fused` of the model's attached head and says why. Collective; the same on every rank.
 
-    "auto": fused where the native operators are built for the device and both heads agree on this
+    "auto": fused where its operator is built for the device and both heads agree on this
     batch, in the loss and in the gradients of the head and of the first trained parameters;
     dropout is off for it. Leaves no gradient, no mode and no random state changed.
 
@@ -61,16 +61,16 @@ def choose_head(
     head.fused = False
     if requested is False:
         return HeadChoice(False, "it is false")
-    reason, built = "", native.is_built(device)
+    reason, built = "", native.is_built(head.operator, device)
     if requested is True or built:
         reason = _difference(model, head, inputs, labels_BT, dtype, sharded)
     else:
-        reason = f"the native operators are not built for {device.type}"
+        reason = f"{head.operator} is not built for {device.type}"
         reason += f": {native.WHY_NOT}" if native.WHY_NOT else ""
     (fitting,) = world.sum([float(not reason)])
     if fitting == world.size:
         head.fused = True
-        slow = "" if built else f", in plain torch: no native operators for {device.type}"
+        slow = "" if built else f", in plain torch: {head.operator} is not built for {device.type}"
         return HeadChoice(True, f"its loss and gradients are the stock head's{slow}")
     reason = reason or "it does not fit on another rank"
     if requested is True:

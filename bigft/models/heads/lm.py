@@ -61,6 +61,8 @@ def attach_lm_head(
 class LMHead(Head):
     """See attach_lm_head."""
 
+    operator = "linear_cross_entropy"
+
     def __init__(
         self, model: PreTrainedModel, fused: bool, label_smoothing: float, z_loss: float
     ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -31,9 +31,11 @@ class Head:
 
     fused: whether the operator answers instead of the model's own last layer.
     linear: the layer whose output are the logits. Of adapters attached later, the active one.
+    operator: of bigft.ops, which answers where the head is fused.
     """
 
     __call__: Callable[..., Any]
+    operator: ClassVar[str]
 
     def __init__(self, model: PreTrainedModel, fused: bool) -> None:
         self.model = base_model(model)

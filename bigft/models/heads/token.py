@@ -58,6 +58,8 @@ def attach_token_head(
 class TokenHead(Head):
     """See attach_token_head."""
 
+    operator = "token_classification_head"
+
     def __init__(
         self,
         model: PreTrainedModel,

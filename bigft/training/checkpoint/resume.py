@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bigft.config.deepspeed import effective_zero_stage
 from bigft.config.errors import BadInput, Problem
+from bigft.config.fields import Decides, options_that_decide
+from bigft.config.sections import RunConfig
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint.manifest import Damaged, Manifest
 
@@ -29,8 +31,8 @@ STATE_THE_SIZE = ("train.global_batch_size", "train.global_batch_tokens")
 MAKE_THE_SIZE = {"data.packing", "data.max_seq_length"}
 # Options of data that are places, or of evaluation: not what changed the training rows.
 NOT_OF_TRAINING_ROWS = {
-    *("train_file", "validation_file", "test_file", "dataset_name", "chat_template"),
-    "max_eval_samples",
+    *("data.train_file", "data.validation_file", "data.test_file", "data.dataset_name"),
+    *("data.chat_template", "data.max_eval_samples"),
 }
 # Of a model's config: what changes no number, and labels, which are the data's.
 NOT_OF_ARCHITECTURE = {
@@ -51,7 +53,7 @@ def resume_fingerprint(
     arithmetic: `bigft.runtime.machine.arithmetic`; None where there are no ranks yet.
     """
     from bigft.models.load import load_model_config
-    from bigft.training.build import NOT_OF_ROWS, global_batch, versions
+    from bigft.training.build import global_batch, versions
 
     config = run.config
     train, data, model = config.train, config.data, config.model
@@ -62,10 +64,11 @@ def resume_fingerprint(
         "data.packing": data.packing,
         **{f"architecture.{key}": value for key, value in architecture.items()
            if key not in NOT_OF_ARCHITECTURE},
-        **{f"adapt.{key}": value for key, value in config.adapt.model_dump(mode="json").items()},
+        **_keyed("adapt", config.adapt.model_dump(mode="json")),
+        **_keyed("task", options_that_decide(config.task, Decides.BATCHES)),
         **global_batch(config, world_size),
         "train.seed": train.seed,
-        **{f"optim.{key}": value for key, value in config.optim.model_dump(mode="json").items()},
+        **_keyed("optim", config.optim.model_dump(mode="json")),
         "topology": {
             "world_size": world_size,
             "parallel.zero_stage": effective_zero_stage(config),
@@ -90,10 +93,10 @@ def resume_fingerprint(
             "train.gradient_accumulation_steps": train.gradient_accumulation_steps or 1,
         },
         "rows": {
-            **{f"task.{key}": value for key, value
-               in config.task.model_dump(mode="json", exclude=NOT_OF_ROWS).items()},
-            **{f"data.{key}": value for key, value
-               in data.model_dump(mode="json", exclude=NOT_OF_ROWS | NOT_OF_TRAINING_ROWS).items()},
+            **_keyed("task", options_that_decide(config.task, Decides.ROWS)),
+            **{key: value for key, value
+               in _keyed("data", options_that_decide(data, Decides.ROWS)).items()
+               if key not in NOT_OF_TRAINING_ROWS},
         },
     }  # fmt: skip
     if data.packing:
@@ -103,6 +106,23 @@ def resume_fingerprint(
         kept["model.from_scratch"] = model.from_scratch and train.seed
     jsoned: dict[str, Any] = json.loads(json.dumps(kept, default=str))
     return jsoned
+
+
+def _completed(before: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """The fingerprint of a checkpoint with the options that bigft did not have when it was written:
+    it ran as their defaults do."""
+    defaults: dict[str, Any] = {}
+    for section in ("adapt", "optim"):
+        options = type(getattr(config, section)).model_construct().model_dump(mode="json")
+        defaults |= _keyed(section, options)
+    defaults |= _keyed(
+        "task", options_that_decide(type(config.task).model_construct(), Decides.BATCHES)
+    )
+    return defaults | before
+
+
+def _keyed(section: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for name, value in options.items()}
 
 
 def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> Path | None:
@@ -126,7 +146,8 @@ def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> 
             damages.append(Problem(KEY, f"{checkpoint}: {damaged}", mend))
             continue
         now = resume_fingerprint(run, world_size)
-        problems, _ = _compared(directory, checkpoint, manifest, now)
+        before = _completed(manifest.fingerprint, run.config)
+        problems, _ = _compared(directory, checkpoint, before, now)
         if problems:
             raise BadInput(problems)
         return checkpoint
@@ -163,8 +184,8 @@ def resume_notes(
                 _committed(newer)
             except Damaged as damaged:
                 notes.append(f"{newer} is not used: {damaged}")
-    manifest = Manifest.read(checkpoint)
-    notes += _compared(directory, checkpoint, manifest, fingerprint)[1]
+    before = _completed(Manifest.read(checkpoint).fingerprint, run.config)
+    notes += _compared(directory, checkpoint, before, fingerprint)[1]
     return notes
 
 
@@ -176,13 +197,12 @@ def _committed(checkpoint: Path) -> Manifest:
 
 
 def _compared(
-    directory: RunDirectory, checkpoint: Path, manifest: Manifest, now: dict[str, Any]
+    directory: RunDirectory, checkpoint: Path, before: dict[str, Any], now: dict[str, Any]
 ) -> tuple[list[Problem], list[str]]:
     """What must not differ and does, and notes on what may.
 
-    now: the fingerprint of the run that goes on.
+    before, now: the fingerprints of the checkpoint and of the run that goes on.
     """
-    before = manifest.fingerprint
     branches = not directory.holds(checkpoint)
     problems, notes = [], []
     for key, (then, here) in _changed_keys(before, now).items():

@@ -32,7 +32,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, is_built: bool) -> None:
     """For the choice alone: the operators go on to know what is there."""
-    known = SimpleNamespace(is_built=lambda device: is_built, WHY_NOT="it is torn")
+    known = SimpleNamespace(is_built=lambda operator, device: is_built, WHY_NOT="it is torn")
     monkeypatch.setattr("bigft.models.heads.choose.native", known)
 
 
@@ -91,11 +91,13 @@ def test_without_native_operators_auto_is_stock_and_true_is_plain_torch(
 ) -> None:
     pretend(monkeypatch, False)
     assert choose(token_model()) == HeadChoice(
-        False, "the native operators are not built for cpu: it is torn"
+        False, "token_classification_head is not built for cpu: it is torn"
     )
     choice = choose(token_model(), True)
     assert choice.fused
-    assert choice.reason.endswith(", in plain torch: no native operators for cpu")
+    assert choice.reason.endswith(
+        ", in plain torch: token_classification_head is not built for cpu"
+    )
 
 
 def test_ranks_decide_alike() -> None:

@@ -93,7 +93,7 @@ def test_a_bias_behind_the_layer_is_found(
 
 
 def choose(model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    known = SimpleNamespace(is_built=lambda device: True, WHY_NOT="")
+    known = SimpleNamespace(is_built=lambda operator, device: True, WHY_NOT="")
     monkeypatch.setattr("bigft.models.heads.choose.native", known)
     attach_lm_head(model)
     return choose_head(model, *inputs(), "auto", ALONE)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import tiny_config
+from training.checkpoint.resuming import (
+    PACKED,
+    RESUME,
+    fingerprint_of,
+    refusal,
+    run_of,
+    saved,
+)
 from training.checkpoint.small import SmallEngine, SmallWorld, forge
 
-from bigft.config.errors import BadInput
-from bigft.config.load import load_config
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint import (
     CheckpointStore,
@@ -22,42 +26,6 @@ from bigft.training.checkpoint import (
 )
 
 LORA, HEAD = "adapt={method: lora, lora_alpha: 8}", "adapt={method: head}"
-RESUME = "train.resume_from_checkpoint="
-ARITHMETIC = {"threads": "1", "processor": "a CPU, AVX512"}
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with the config of a model in `model`."""
-    monkeypatch.chdir(tmp_path)
-    tiny_config("llama").save_pretrained("model")
-    return tmp_path
-
-
-def run_of(*overrides: str, data: str = "f") -> Any:
-    base = ["task=causal-lm", "model.model_name_or_path=model", "data.train_file=t"]
-    words = [*base, "train.output_dir=run", *overrides]
-    return SimpleNamespace(config=load_config(None, words).config, data_fingerprint=data)
-
-
-def fingerprint_of(run: Any, world_size: int = 1, **arithmetic: str) -> dict[str, Any]:
-    return resume_fingerprint(run, world_size, ARITHMETIC | arithmetic)
-
-
-def saved(run: Any, *steps: int, world_size: int = 1) -> RunDirectory:
-    directory = RunDirectory("run")
-    directory.path.mkdir(exist_ok=True)
-    fingerprint = fingerprint_of(run, world_size)
-    store = CheckpointStore(directory, SmallWorld(), None, fingerprint, False)
-    for step in steps:
-        assert store.save(SmallEngine(), TrainerState(step=step)).path
-    return directory
-
-
-def refusal(run: Any, directory: RunDirectory, world_size: int = 1) -> list[str]:
-    with pytest.raises(BadInput) as refused:
-        checkpoint_to_resume(run, directory, world_size)
-    return [str(problem) for problem in refused.value.problems]
 
 
 @pytest.mark.parametrize(
@@ -95,9 +63,6 @@ def test_a_changed_key_is_refused_by_name(
     about = f"was trained with {key} {then}, this config says {now}; keep {key} of the run that"
     assert sum(about in line for line in said) == 1, said
     assert all(line.startswith("train.resume_from_checkpoint: run/checkpoint-3") for line in said)
-
-
-PACKED = ["data.packing=true", "data.max_seq_length=64"]
 
 
 @pytest.mark.parametrize("older", [False, True])
