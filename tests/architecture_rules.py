@@ -167,6 +167,24 @@ def forbidden(upper: str, lower: str, imported: str) -> str:
     return "" if LAYERS[lower] < LAYERS[upper] else "imports only go down"
 
 
+def task_folders(root: Path) -> list[str]:
+    """Imports of a task's folder by anything in bigft/tasks/ but that folder and the table."""
+    folders = {path.parent.name for path in root.glob("bigft/tasks/*/task.py")}
+    complaints = []
+    for arrow in arrows(root):
+        importer, imported = (_in_tasks(name) for name in (arrow.importer, arrow.imported))
+        outside = importer not in (None, "", imported)
+        if imported in folders and outside:
+            complaints.append(f"{arrow}: what two tasks share lies in bigft/tasks/")
+    return complaints
+
+
+def _in_tasks(module: str) -> str | None:
+    """The name below bigft.tasks; "" for the package itself, None elsewhere."""
+    package, _, rest = module.partition("bigft.tasks")
+    return None if package or (not rest and module != "bigft.tasks") else rest[1:].partition(".")[0]
+
+
 def circles(root: Path) -> list[str]:
     """The first circle of modules that import each other."""
     graph: dict[str, set[str]] = {}

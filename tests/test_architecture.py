@@ -14,6 +14,7 @@ from architecture_rules import (
     light_rooms,
     operator_mirrors,
     registries,
+    task_folders,
 )
 from unsafe_rules import unsafe_constructs
 
@@ -21,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 Rule = Callable[[Path], list[str]]
 RULES: list[Rule] = [
     layers,
+    task_folders,
     circles,
     light_rooms,
     file_lengths,
@@ -87,6 +89,25 @@ def test_arrows_that_go_down_are_allowed(tmp_path: Path) -> None:
         "launch/train.py": "from bigft.cli.train import main",
     }
     assert layers(plant(tmp_path, files)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("bigft/tasks/a/fields.py", "from bigft.tasks.b.fields import find"),
+        ("bigft/tasks/a/task.py", "def f():\n    from ..b import B"),
+        ("bigft/tasks/shared.py", "import bigft.tasks.a.task"),
+        ("bigft/tasks/scores/tables.py", "from bigft.tasks import a"),
+    ],
+)
+def test_a_task_that_imports_anothers_folder_is_found(path: str, text: str, tmp_path: Path) -> None:
+    files = {f"bigft/tasks/{name}/{file}.py": "" for name in "ab" for file in ("__init__", "task")}
+    files |= {"bigft/tasks/__init__.py": "from bigft.tasks.a import A\nfrom bigft.tasks.b import B"}
+    files |= {"bigft/tasks/b/fields.py": "from . import task\nimport bigft.tasks.shared"}
+    files |= {"bigft/cli/a.py": "from bigft.tasks.a.task import A"}
+    assert task_folders(plant(tmp_path, files)) == []
+    (complaint,) = task_folders(plant(tmp_path, {path: text}))
+    assert complaint.startswith(path)
 
 
 def test_a_circle_is_found_and_named(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def _record(task: Task, line: _Line, index: int) -> Record:
     """The line as the task wants it. Raises BadInput for an object that it cannot use."""
     from bigft.data.records import Record
     from bigft.tasks.causal_lm import CausalLM
-    from bigft.tasks.conversations import prompt_record
+    from bigft.tasks.causal_lm.conversations import prompt_record
 
     if isinstance(line.value, str):
         return task.text_record(line.value, index)

@@ -64,7 +64,7 @@ def examples_by_label(records: Iterable[Record], labels: Sequence[str]) -> Itera
     """Different entities of each type of the labels, of plain labels words, a line per type."""
     from bigft.config.tag_names import OUTSIDE
     from bigft.data.tag_schemes import are_bio, split_tag
-    from bigft.tasks.metrics.tagging import entities
+    from bigft.tasks.token_classification.metric import entities
 
     are_tags = are_bio(labels)
     names = [split_tag(label)[1] if are_tags else label for label in labels if label != OUTSIDE]

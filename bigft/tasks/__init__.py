@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""The tasks by name. Each is a folder that imports no other one's; what several share lies here."""
 
 from __future__ import annotations
 

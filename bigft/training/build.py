@@ -54,8 +54,8 @@ from bigft.models.load import (
 from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything
 from bigft.tasks import TASKS
+from bigft.tasks.causal_lm.template_source import writes_clock
 from bigft.tasks.protocol import Reading, Task
-from bigft.tasks.template_source import writes_clock
 from bigft.tasks.unlearnable import unlearnable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tasks.causal import causal_task, talk
-from tasks.seq2seq import record, task
+from tasks.pairs import record, task
 from tasks.test_round_trip import unigram
 from tiny_seq2seq import tiny_seq2seq
 from tokenizers import processors

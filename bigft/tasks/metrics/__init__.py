@@ -1,1 +1,0 @@
-"""What evaluation counts and how it is scored; counts add up over ranks."""

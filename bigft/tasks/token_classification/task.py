@@ -1,0 +1,269 @@
+"""Token classification: one label per word (named entities, parts of speech, chunks)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bigft.config.errors import BadInput, Problem, collect
+from bigft.config.sections import RunConfig
+from bigft.config.tasks import TokenClassification as Options
+from bigft.data.prepare import PreparedSplit
+from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
+from bigft.data.source import SPLITS, read_split
+from bigft.data.tag_schemes import Scheme
+from bigft.data.tag_spellings import detect_tagging, respelled, tagging_notes
+from bigft.data.words import split_words
+from bigft.models.heads.token import attach_token_head
+from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
+from bigft.tasks.token_classification.fields import (
+    columns,
+    label_set,
+    normalise,
+    tag_sequences,
+    to_bio_records,
+)
+from bigft.tasks.token_classification.metric import TaggingMetric, entities
+from bigft.tasks.token_classification.windows import NO_WORD, Windower
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class TokenClassification:
+    """The task for one label set and tokenizer. Members: see bigft.tasks.protocol.Task."""
+
+    auto_class = "AutoModelForTokenClassification"
+
+    def __init__(
+        self,
+        config: RunConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        max_length: int | None,
+        cut_by: str = "data.max_seq_length",
+        clock: date | None = None,
+    ) -> None:
+        assert isinstance(config.task, Options)
+        self.labels = list(labels)
+        self._config, self._options = config, config.task
+        self._tokenizer = tokenizer
+        self._ids = {label: number for number, label in enumerate(self.labels)}
+        self._windower = Windower(tokenizer, max_length, self._options.doc_stride, cut_by)
+        self._names = set(tokenizer.model_input_names)
+
+    # -- data ---------------------------------------------------------------------------------
+
+    @classmethod
+    def read(
+        cls, config: RunConfig, reading: Reading | None = None
+    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
+        """All splits the config names, as {"tokens", "tags"} records, and the label set.
+
+        reading: a tagging that is known there is not looked for in the data.
+        Raises BadInput with file and line of every record that cannot be used.
+        """
+        reading = reading or Reading()
+        read: dict[str, list[Record]] = {}
+        splits: dict[str, list[Record]] = {}
+        problems: list[Problem] = []
+        used = columns(config.data.text_column_name, config.data.label_column_name)
+        for split in SPLITS:
+            with collect(problems):
+                raw = read_split(config.data, split, columns=used)
+                if raw is not None:
+                    read[split] = normalise(
+                        raw,
+                        text_column_name=config.data.text_column_name,
+                        label_column_name=config.data.label_column_name,
+                        label_list=config.data.label_list,
+                        split=split,
+                        notes=reading.notes,
+                    )
+        if problems:
+            raise BadInput(problems)
+        if reading.tagging is None:
+            evidence = tag_sequences(read.get("train", next(iter(read.values()), [])))
+            reading.tagging = detect_tagging(evidence)
+            reading.notes += tagging_notes(reading.tagging, evidence)
+        scheme, spelling = reading.tagging
+        for split, records in read.items():
+            with collect(problems):
+                splits[split] = to_bio_records(records, reading.tagging)
+        if problems:
+            raise BadInput(problems)
+        named = config.data.label_list
+        if named is None or scheme not in (Scheme.BIO, Scheme.NONE):  # converted: other names now
+            return {**splits}, label_set(splits.get("train") or next(iter(splits.values())))
+        return {**splits}, list(dict.fromkeys(respelled(named, spelling)))
+
+    def encode(self, record: Record) -> list[Feature]:
+        tags = record.fields.get("tags")
+        label_all = self._config.data.label_all_tokens
+        windows = self._windower.windows(record.fields["tokens"])
+        features = []
+        for number, window in enumerate(windows):
+            labels_T = [IGNORE_INDEX] * len(window.input_ids_T)
+            if tags is not None:
+                for position, word in enumerate(window.words_T):
+                    if word != NO_WORD and tags[word] is not None:
+                        labels_T[position] = self._label(tags[word], record)
+                for position, word in enumerate(window.continues_T):
+                    if label_all and word != NO_WORD and tags[word] is not None:
+                        labels_T[position] = self._inside(self._label(tags[word], record))
+            features.append(
+                Feature(
+                    record.index,
+                    number,
+                    len(windows),
+                    window.input_ids_T,
+                    labels_T,
+                    {"words": window.words_T},
+                )
+            )
+        return features
+
+    def _label(self, tag: str, record: Record) -> int:
+        if tag not in self._ids:
+            raise BadInput(
+                Problem(
+                    record.where,
+                    f"label {tag!r} does not occur in the training data "
+                    f"({', '.join(self.labels[:20])})",
+                    "correct it, or name every label in data.label_list",
+                )
+            )
+        return self._ids[tag]
+
+    def _inside(self, label: int) -> int:
+        """I-X for B-X, where the labels have it: what the later sub-tokens of a word carry."""
+        name = self.labels[label]
+        return self._ids.get(f"I-{name[2:]}", label) if name.startswith("B-") else label
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        import torch
+
+        shape = (len(features), max(feature.length for feature in features))
+        input_ids_BT = np.full(shape, self._tokenizer.pad_token_id, dtype=np.int64)
+        attention_mask_BT = np.zeros(shape, dtype=np.int64)
+        labels_BT = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        for row, feature in enumerate(features):
+            input_ids_BT[row, : feature.length] = feature.input_ids_T
+            attention_mask_BT[row, : feature.length] = 1
+            labels_BT[row, : feature.length] = feature.labels_T
+        inputs = {"input_ids": input_ids_BT, "attention_mask": attention_mask_BT}
+        if "token_type_ids" in self._names:
+            inputs["token_type_ids"] = np.zeros(shape, dtype=np.int64)
+        target_rows_M = np.flatnonzero(labels_BT.ravel() != IGNORE_INDEX)
+        return Batch(
+            {name: torch.from_numpy(value) for name, value in inputs.items()},
+            torch.from_numpy(labels_BT),
+            torch.from_numpy(target_rows_M),
+            num_targets=len(target_rows_M),
+            num_tokens=int(attention_mask_BT.sum()),
+            features=list(features),
+        )
+
+    # -- model --------------------------------------------------------------------------------
+
+    def model_options(self) -> dict[str, Any]:
+        """What the model's config must say of the labels."""
+        return {
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": dict(self._ids),
+        }
+
+    def attach_head(self, model: PreTrainedModel) -> None:
+        optim = self._config.optim
+        attach_token_head(
+            model,
+            label_smoothing=optim.label_smoothing_factor,
+            class_weights=self._class_weights(optim.class_weights),
+        )
+
+    def _class_weights(self, by_label: Mapping[str, float] | None) -> list[float] | None:
+        if by_label is None:
+            return None
+        unknown = sorted(set(by_label) - set(self.labels))
+        if unknown:
+            raise BadInput(
+                Problem(
+                    "optim.class_weights",
+                    f"no label {', '.join(map(repr, unknown))}",
+                    f"the labels are {', '.join(self.labels)}",
+                )
+            )
+        return [float(by_label.get(label, 1.0)) for label in self.labels]
+
+    def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
+        output = engine(labels_BT=batch.labels_BT, scale=scale, **batch.inputs)
+        return Loss(output.loss, output.loss_sum)
+
+    def encode_prompt(self, record: Record) -> list[Feature]:
+        return self.encode(record)
+
+    def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
+        return self.predict(engine, batch).parts
+
+    def preview(self, feature: Feature) -> list[tuple[str, bool]]:
+        names = self._tokenizer.convert_ids_to_tokens(feature.input_ids_T)
+        marks = [label != IGNORE_INDEX for label in feature.labels_T]
+        return [
+            (" ".join(name for name, _ in group), is_target)
+            for is_target, group in groupby(zip(names, marks, strict=True), key=lambda at: at[1])
+        ]
+
+    # -- predictions --------------------------------------------------------------------------
+
+    def predict(self, engine: Any, batch: Batch) -> Predicted:
+        output = engine(labels_BT=batch.labels_BT, **batch.inputs)
+        scores_BT = output.logits_BTC.softmax(dim=-1).amax(dim=-1).tolist()
+        ids_BT = output.predictions_BT.tolist()
+        parts = []
+        for feature, ids_T, scores_T in zip(batch.features, ids_BT, scores_BT, strict=True):
+            owned = [at for at, word in enumerate(feature.columns["words"]) if word != NO_WORD]
+            parts.append(
+                {
+                    "tags": [self.labels[ids_T[at]] for at in owned],
+                    "scores": [scores_T[at] for at in owned],
+                }
+            )
+        return Predicted(output.loss_sum, parts)
+
+    def stitch(self, parts: Sequence[Prediction], record: Record) -> Prediction:
+        tags = [tag for part in parts for tag in part["tags"]]
+        scores = [score for part in parts for score in part["scores"]]
+        tokens = list(record.fields["tokens"])
+        prediction = {"tokens": tokens, "tags": tags, "scores": scores}
+        if "text" in record.fields and "offsets" in record.fields:
+            text, offsets = record.fields["text"], record.fields["offsets"]
+            prediction["text"] = text
+            prediction["entities"] = [
+                {
+                    "type": name,
+                    "text": text[offsets[first][0] : offsets[end - 1][1]],
+                    "start": offsets[first][0],
+                    "end": offsets[end - 1][1],
+                    "score": min(scores[first:end]),
+                }
+                for name, first, end in entities(tags)
+            ]
+        return prediction
+
+    def metric(self, split: PreparedSplit | None = None) -> Metric:
+        return TaggingMetric(self.labels, self._options.return_entity_level_metrics)
+
+    def notes(self, split: PreparedSplit) -> list[str]:
+        return []
+
+    def text_record(self, text: str, index: int) -> Record:
+        """Plain text as a record without labels: its words, and where they stand."""
+        offsets = split_words(text)
+        tokens = [text[start:end] for start, end in offsets]
+        return Record(
+            index, {"text": text, "tokens": tokens, "offsets": offsets}, "text", index + 1
+        )
