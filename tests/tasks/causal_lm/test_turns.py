@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tasks.test_conversations import ANSWER, USER, read, refusal
+from tasks.conversations import ANSWER, USER, read, refusal
 
 LEARNT_KEYS = ["weight", "train", "training", "trainable"]
 LEARNT_KEYS += ["loss", "loss_mask", "loss_weight", "loss_scale"]
