@@ -95,7 +95,7 @@ def _lines_of(args: Namespace, problems: list[Problem]) -> Iterator[_Line]:
         return (_Line(text, "--text", number) for number, text in enumerate(args.text, 1))
     if args.file is None:
         return _lines(sys.stdin.buffer, "stdin", problems)
-    return _lines(_input(args.file), str(args.file), problems)
+    return _lines(_input(args.file, problems), str(args.file), problems)
 
 
 def _records(task: Task, lines: Iterable[_Line], problems: list[Problem]) -> Iterator[Record]:
@@ -128,8 +128,8 @@ def _record(task: Task, line: _Line, index: int) -> Record:
     raise BadInput(Problem(where, "no string `text` in the object", 'write {"text": "..."}'))
 
 
-def _input(path: Path) -> Iterable[bytes]:
-    """The file's lines, decompressed; a pipe's as they come.
+def _input(path: Path, problems: list[Problem]) -> Iterable[bytes]:
+    """The file's lines, decompressed, as far as it can be; a pipe's as they come.
 
     Raises BadInput for what is no data.
     """
@@ -141,7 +141,7 @@ def _input(path: Path) -> Iterable[bytes]:
         check_content(str(path))
 
     def lines() -> Iterator[bytes]:
-        with open_data(str(path)) as file:
+        with collect(problems), open_data(str(path)) as file:
             yield from file
 
     return lines()

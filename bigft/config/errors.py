@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import shorten
 
 MAX_REASON = 600  # characters
-MAX_ALIKE = 3  # lines for one thing that is wrong in several places
+MAX_ALIKE = 3  # messages for one thing that is wrong in several lines of data
+LINE = re.compile(r":\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Problem:
 
 class BadInput(Exception):
     """Input that bigft refuses; str() is one `where: what; how to mend it` line per problem, and
-    one for all that are alike but for their place, where these are more than MAX_ALIKE.
+    one for all that are alike but for their line, where these are more than MAX_ALIKE.
 
     Every verb turns it into those lines on stderr and exit code 2.
     """
@@ -50,7 +52,7 @@ def _lines(problems: Sequence[Problem]) -> Iterator[str]:
         alike.setdefault((problem.what, problem.mend), []).append(problem.where)
     for problem in problems:
         first, *others = alike[problem.what, problem.mend]
-        if len(others) < MAX_ALIKE:
+        if len(others) < MAX_ALIKE or not LINE.search(problem.where):
             yield str(problem)
         elif problem.where == first:
             shown = ", ".join(others[:MAX_ALIKE]) + ", ..." * (len(others) > MAX_ALIKE)

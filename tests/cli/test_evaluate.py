@@ -139,7 +139,7 @@ def test_a_run_whose_weights_are_damaged(
 ) -> None:
     (trained_run / "model" / "model.safetensors").write_bytes(b"\x08")
     assert main([*verb, "out"]) == 2
-    assert "'out/model' cannot be loaded (SafetensorError" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("out/model/model.safetensors: truncated or damaged (")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -46,8 +46,8 @@ def check_file(path: str) -> None:
 
 def check_content(path: str) -> None:
     """Raises BadInput for a file that is no data, or that holds none where it is decompressed."""
-    stored = _head(path)
-    with open_data(path) as file:
+    head = stored = _head(path)
+    with suppress(BadInput), open_data(path) as file:  # of one that is cut the reader tells
         head = file.read(HEAD)
     problem = _as_pointer(path) or _as_archive(path, head)
     if head[TAR] == b"ustar":
