@@ -90,7 +90,7 @@ BIGFT_REFUSAL=$(mktemp)
 export BIGFT_REFUSAL
 trap 'rm -f "$BIGFT_REFUSAL"' EXIT
 
-# Ends the job if the command before failed: Slurm could not mend that by trying again.
+# Ends the job if the command before failed: Slurm could not fix that by trying again.
 must() {
     ((code == 0)) && return
     [[ $stopped ]] && again stopped "SIG$stopped before training began"

@@ -86,8 +86,8 @@ def _dispatch(words: list[str]) -> int:
         from bigft.config.errors import BadInput, Problem
 
         nearest = get_close_matches(verb, VERBS, n=1)
-        mend = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(VERBS)}"
-        raise BadInput(Problem("bigft", f"no verb {verb!r}", mend))
+        fix = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(VERBS)}"
+        raise BadInput(Problem("bigft", f"no verb {verb!r}", fix))
     module = import_module(f"bigft.cli.{verb}")
     parser = parser_of(verb)
     # intermixed: options may stand between overrides, as in `a.b=c --nproc 4 d.e=f`

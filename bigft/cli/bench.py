@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name not in benchmarks:
         nearest = get_close_matches(args.name, benchmarks, n=1)
         names = ", ".join(benchmarks)
-        mend = f"did you mean {nearest[0]}?" if nearest else f"choose one of {names}"
-        raise BadInput(Problem("bigft bench", f"no benchmark {args.name!r}", mend))
+        fix = f"did you mean {nearest[0]}?" if nearest else f"choose one of {names}"
+        raise BadInput(Problem("bigft bench", f"no benchmark {args.name!r}", fix))
     if args.device == "cuda":
         require_cuda()
     words = [*(["--device", args.device] if args.device else []), *args.words]

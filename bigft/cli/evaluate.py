@@ -74,6 +74,6 @@ def _of_other_splits(overrides: Sequence[str], split: str) -> list[Problem]:
         key, _, value = word.partition("=")
         splits = SPLITS_OF.get(key, (split,))
         if split not in splits and value not in ("null", "[]"):  # which make room for a data set
-            mend = f"leave it out, or give --split {splits[0]}"
-            problems.append(Problem(word, f"not read where --split is {split}", mend))
+            fix = f"leave it out, or give --split {splits[0]}"
+            problems.append(Problem(word, f"not read where --split is {split}", fix))
     return problems

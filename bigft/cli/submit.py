@@ -55,7 +55,7 @@ NOT_TAKEN = {
 }
 SIGNAL_SECONDS = 180  # before the time limit the script is asked to stop: its --signal
 CLOSE = 0.75
-MENDS = {
+FIXES = {
     "unrecognized option": "see `man sbatch`",
     "partition": "`sinfo -s` lists the partitions: --partition=NAME",
     "account": "`sacctmgr show associations user=$USER` lists your accounts: --account=NAME",
@@ -95,8 +95,8 @@ def run(args: Namespace) -> int:
     script = _script(args.script)
     sbatch = shutil.which("sbatch")
     if sbatch is None and not args.dry_run:
-        what, mend = "not on PATH", "start it on a login node of the cluster; --dry-run needs none"
-        raise BadInput(Problem("sbatch", what, mend))
+        what, fix = "not on PATH", "start it on a login node of the cluster; --dry-run needs none"
+        raise BadInput(Problem("sbatch", what, fix))
     directory = _check(args)
     words = [word for word in (args.config, *args.overrides) if word is not None]
     jobs: list[str] = []
@@ -142,8 +142,8 @@ def _settle(args: Namespace) -> None:
                 problems.append(Problem(name, "is not taken", instead))
     for word in args.overrides:
         if "=" not in word:
-            mend = "options of sbatch that bigft does not know are one word: --option=value"
-            problems.append(Problem(word, "neither section.key=value nor an option", mend))
+            fix = "options of sbatch that bigft does not know are one word: --option=value"
+            problems.append(Problem(word, "neither section.key=value nor an option", fix))
     signals = any(word.startswith("--signal") for word in args.more)
     if not signals and 0 < _seconds(args.time or "") <= SIGNAL_SECONDS:
         what = (
@@ -185,8 +185,8 @@ def _script(path: Path | None) -> Path:
     for place in places:
         if place.is_file():
             return place.absolute()
-    mend = "give its path: --script PATH; it is in bigft's repository"
-    raise BadInput(Problem("--script", f"no {path or SCRIPT} here", mend))
+    fix = "give its path: --script PATH; it is in bigft's repository"
+    raise BadInput(Problem("--script", f"no {path or SCRIPT} here", fix))
 
 
 def _check(args: Namespace) -> RunDirectory:
@@ -205,10 +205,10 @@ def _check(args: Namespace) -> RunDirectory:
         asked.overrides = [*overrides, "train.resume_from_checkpoint=true"]  # as the script does
     if standing(loaded.config) == "finished" and not args.array:  # of which others have not
         what = f"{directory.path} holds a finished run"
-        mend = (
+        fix = (
             "choose another, ask for more, or name a checkpoint: train.resume_from_checkpoint=PATH"
         )
-        raise BadInput(Problem(loaded.where("train.output_dir"), what, mend))
+        raise BadInput(Problem(loaded.where("train.output_dir"), what, fix))
     check.show(asked, elsewhere=True)
     return directory
 
@@ -220,13 +220,13 @@ def _submit(argv: list[str], before: list[str]) -> str:
         return done.stdout.strip().partition(";")[0]
     lines = [re.sub("sbatch: (error: |fatal: )?", "", line) for line in done.stderr.splitlines()]
     said = ", ".join(dict.fromkeys(lines))
-    mend = next((mend for part, mend in MENDS.items() if part in said.lower()), "see `man sbatch`")
+    fix = next((fix for part, fix in FIXES.items() if part in said.lower()), "see `man sbatch`")
     unknown = re.search(r"unrecognized option '(--[\w-]+)", said)
     if unknown and (nearest := get_close_matches(unknown[1], (*OURS, *SBATCH), n=1)):
-        mend = f"did you mean {nearest[0]}?"
+        fix = f"did you mean {nearest[0]}?"
     if before:
-        mend += f"; already submitted: {' '.join(before)}"
-    raise BadInput(Problem("sbatch", said or f"exit code {done.returncode}", mend))
+        fix += f"; already submitted: {' '.join(before)}"
+    raise BadInput(Problem("sbatch", said or f"exit code {done.returncode}", fix))
 
 
 def _log(args: Namespace, job: str) -> str:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Clash(NamedTuple):
-    """keys: dotted, the one to point at first.  what, mend: as in Problem."""
+    """keys: dotted, the one to point at first.  what, fix: as in Problem."""
 
     keys: tuple[str, ...]
     what: str
-    mend: str = ""
+    fix: str = ""

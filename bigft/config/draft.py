@@ -59,8 +59,8 @@ class Draft:
         key, equals, value_text = text.partition("=")
         path: KeyPath = tuple(key.split("."))
         if not equals or not all(path):
-            mend = "write optim.learning_rate=3e-5, for example"
-            self.problems.append(Problem(place, "not section.key=value", mend))
+            fix = "write optim.learning_rate=3e-5, for example"
+            self.problems.append(Problem(place, "not section.key=value", fix))
             return
         try:
             value, _ = parse(value_text, lambda line: place, self.problems)
@@ -75,8 +75,8 @@ class Draft:
         if real != path:
             self.notes.append(f"{place}: read as {dotted(real)}")
         if path[-1] == "warmup_ratio" and isinstance(value, int | float) and value >= 1:
-            mend = "optim.warmup_steps takes a number of steps"
-            self.problems.append(Problem(place, f"found {value}, but a ratio is below 1", mend))
+            fix = "optim.warmup_steps takes a number of steps"
+            self.problems.append(Problem(place, f"found {value}, but a ratio is below 1", fix))
         *outer, leaf = real
         node: Any = self.values
         for depth, key in enumerate(outer, start=1):

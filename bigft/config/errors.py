@@ -1,4 +1,4 @@
-"""The one error a user can cause: what is wrong, where, and how to mend it. Exit code 2."""
+"""The one error a user can cause: what is wrong, where, and how to fix it. Exit code 2."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ LINE = re.compile(r":\d+")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to mend.
+    """One thing to fix.
 
     where: "file:line", "file:line: section.key" or the name of an option.
     what: what is wrong, with the value found.
-    mend: what to write instead; "" where `what` already says it.
+    fix: what to write instead; "" where `what` already says it.
     """
 
     where: str
     what: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f"; {self.mend}" if self.mend else "")
+        return f"{self.where}: {self.what}" + (f"; {self.fix}" if self.fix else "")
 
 
 class BadInput(Exception):
-    """Input that bigft refuses; str() is one `where: what; how to mend it` line per problem, and
+    """Input that bigft refuses; str() is one `where: what; how to fix it` line per problem, and
     one for all that are alike but for their line, where these are more than MAX_ALIKE.
 
     Every verb turns it into those lines on stderr and exit code 2.
@@ -49,9 +49,9 @@ class BadInput(Exception):
 def _lines(problems: Sequence[Problem]) -> Iterator[str]:
     alike: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
-        alike.setdefault((problem.what, problem.mend), []).append(problem.where)
+        alike.setdefault((problem.what, problem.fix), []).append(problem.where)
     for problem in problems:
-        first, *others = alike[problem.what, problem.mend]
+        first, *others = alike[problem.what, problem.fix]
         if len(others) < MAX_ALIKE or not LINE.search(problem.where):
             yield str(problem)
         elif problem.where == first:

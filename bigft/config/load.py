@@ -88,9 +88,9 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> LoadedConfig
         config = RunConfig.model_validate(_without(draft.values, wrong))
 
     def told(clashes: Iterable[Clash]) -> Iterator[Problem]:
-        for keys, what, mend in clashes:
+        for keys, what, fix in clashes:
             if not any(_touches(key, path) for key in keys for path in wrong):
-                yield Problem(draft.where(tuple(keys[0].split("."))), what, mend)
+                yield Problem(draft.where(tuple(keys[0].split("."))), what, fix)
 
     problems = [*draft.problems, *told(contradictions(config)), *told(not_yet(config))]
     if problems:

@@ -50,16 +50,16 @@ def _model(config: RunConfig) -> Iterator[Clash]:
 
 
 def _token_head(config: RunConfig) -> Iterator[Clash]:
-    optim, mend = config.optim, "set model.fused_head to auto or false"
+    optim, fix = config.optim, "set model.fused_head to auto or false"
     if config.train.fp16:
         what = "true, but the gradients of the fused token head would underflow under train.fp16"
-        yield Clash(("model.fused_head", "train.fp16"), what, mend)
+        yield Clash(("model.fused_head", "train.fp16"), what, fix)
     if optim.class_weights is not None and optim.label_smoothing_factor > 0:
         yield Clash(
             ("model.fused_head", "optim.class_weights"),
             "true, but optim.class_weights act inside of optim.label_smoothing_factor, which the "
             "fused token head does not know",
-            mend,
+            fix,
         )
 
 

@@ -99,9 +99,9 @@ def prepared(root: Path, fingerprint: str, build: Callable[[Path], object]) -> P
         raise BadInput(error.problem) from error
     except OSError as error:
         if error.errno in UNUSABLE_PLACE and _concerns(error, root):
-            mend = "set BIGFT_CACHE to a directory that is writable and has space"
+            fix = "set BIGFT_CACHE to a directory that is writable and has space"
             what = f"prepared data cannot be written: {error.strerror or error}"
-            raise BadInput(Problem(str(root), what, mend)) from error
+            raise BadInput(Problem(str(root), what, fix)) from error
         raise
     return final
 

@@ -59,8 +59,8 @@ def map_in_order(
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             found = f"one of {num_workers} processes was killed, most likely for want of memory"
-            mend = "give fewer; what they had done is kept"
-            raise Interrupted(Problem("data.preprocessing_num_workers", found, mend)) from error
+            fix = "give fewer; what they had done is kept"
+            raise Interrupted(Problem("data.preprocessing_num_workers", found, fix)) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -137,8 +137,8 @@ def _freeze(model: PreTrainedModel, options: Any, tokenizer: Any) -> PreTrainedM
             continue
         if not matched:
             what = f"{pattern!r} matches no parameter"
-            mend = f"names are like {next(iter(numbers))}"
-            problems.append(Problem("adapt.freeze_patterns", what, mend))
+            fix = f"names are like {next(iter(numbers))}"
+            problems.append(Problem("adapt.freeze_patterns", what, fix))
         frozen |= matched
     if problems:
         raise BadInput(problems)

@@ -328,12 +328,12 @@ def _of_overrides(model: ModelConfig, auto_class: str, refused: BadInput) -> lis
     alone = [name for name in overrides if not _fits(model, {name: overrides[name]}, auto_class)]
     stored = load_model_config(model.model_copy(update={"config_overrides": {}}))
     found = "; ".join(problem.what for problem in refused.problems)
-    mend = "leave it out" if model.from_scratch else "leave it out, or set model.from_scratch"
+    fix = "leave it out" if model.from_scratch else "leave it out, or set model.from_scratch"
     return [
         Problem(
             f"model.config_overrides.{name}",
             f"{overrides[name]!r}, where config.json says {getattr(stored, name)!r}: {found}",
-            mend,
+            fix,
         )
         for name in alone or overrides
     ]

@@ -32,22 +32,22 @@ def not_loaded(key: str, name: str, error: Exception) -> BadInput:
     if found := next(_pointers(Path(name)), None):
         file, pointer = found
         what = f"{file} in {name!r} is a pointer of {pointer.tool}, not the file itself"
-        mend = f"fetch it (git -C {name} {pointer.fetch}), or give the hub id"
+        fix = f"fetch it (git -C {name} {pointer.fetch}), or give the hub id"
     elif Path(name, "adapter_config.json").is_file():
         what = f"{name!r} is an adapter of peft, not a model"
-        mend = "name its base; base_model_name_or_path in adapter_config.json says which"
+        fix = "name its base; base_model_name_or_path in adapter_config.json says which"
     elif Path(name).is_dir() and list(Path(name).glob("pytorch_model*.bin")):
         what = f"the weights in {name!r} are pytorch_model.bin, a pickle, which may run code"
-        mend = "load it where you trust it and save_pretrained it: that writes model.safetensors"
+        fix = "load it where you trust it and save_pretrained it: that writes model.safetensors"
     elif "Unrecognized configuration class" in str(error):
-        mend = "give a model of this task, or the task of this model"
+        fix = "give a model of this task, or the task of this model"
     elif Path(name).is_dir():
-        mend = "it should hold config.json, tokenizer.json and model.safetensors"
+        fix = "it should hold config.json, tokenizer.json and model.safetensors"
     elif name.startswith((".", "/")) or name.count("/") > 1:
-        what, mend = f"there is no directory {name!r}", "give a model's directory, or a hub id"
+        what, fix = f"there is no directory {name!r}", "give a model's directory, or a hub id"
     else:
-        mend = "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
-    return BadInput(Problem(key, what, mend))
+        fix = "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
+    return BadInput(Problem(key, what, fix))
 
 
 def weights_not_loaded(model: ModelConfig, error: Exception, skeleton: Any) -> BadInput:

@@ -158,11 +158,11 @@ def _is_buffer(root: nn.Module, path: str) -> bool:
 def _mend(model: PreTrainedModel, keys: Sequence[str], auto_class: str) -> str:
     if any(_belongs(model, key, with_head=False) for key in keys):
         return "give the config.json that belongs to the weights, or set model.from_scratch"
-    mend = "name files that hold the whole head"
+    fix = "name files that hold the whole head"
     if auto_class in GENERATES and not model.config.get_text_config().tie_word_embeddings:
         tie = "model.config_overrides {tie_word_embeddings: true}"
-        mend += f", or set {tie} if the embeddings are the head"
-    return mend
+        fix += f", or set {tie} if the embeddings are the head"
+    return fix
 
 
 def _notes(new: Set[str], unused: Set[str], is_cut: bool) -> Iterator[str]:

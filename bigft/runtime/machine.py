@@ -27,8 +27,8 @@ def check_accelerators(train: TrainConfig, launch: Launch) -> None:
     """Raises BadInput if this machine has too few GPUs for its ranks, or none for fp16."""
     if choose_accelerator() == "cpu":
         if train.fp16:
-            mend = "set train.bf16 instead, which CPUs have, or start on a machine with a GPU"
-            raise BadInput(Problem("train.fp16", "true, but this machine has no GPU", mend))
+            fix = "set train.bf16 instead, which CPUs have, or start on a machine with a GPU"
+            raise BadInput(Problem("train.fp16", "true, but this machine has no GPU", fix))
         return
     ranks, gpus = launch.local_world_size, torch.cuda.device_count()
     own_gpu = launch.kind == "slurm" and gpus == 1  # srun --gpus-per-task=1 shows each its own
@@ -49,8 +49,8 @@ def check_port(launch: Launch, environ: Mapping[str, str] = os.environ) -> None:
         except (OSError, OverflowError) as error:
             why = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
             what = f"cannot listen on port {launch.master_port}: {why}"
-            mend = "set another (in site.sh, deepspeed --master_port, torchrun --master-port)"
-            raise BadInput(Problem("environment: MASTER_PORT", what, mend)) from error
+            fix = "set another (in site.sh, deepspeed --master_port, torchrun --master-port)"
+            raise BadInput(Problem("environment: MASTER_PORT", what, fix)) from error
 
 
 def arithmetic(world: World) -> dict[str, str]:
@@ -98,15 +98,15 @@ def check_libraries() -> None:
         package = _culprit(error)
         if package is None:
             where, what = "environment: transformers", "its models cannot be imported"
-            mend = "install the versions of constraints.txt"
+            fix = "install the versions of constraints.txt"
         else:
             where = f"environment: {package} {importlib.metadata.version(package)}"
             what = f"cannot be imported beside torch {torch.__version__}"
             what += ", so no model of transformers can be"
-            mend = f"install the {package} that is built for this torch, or remove it if nothing "
-            mend += f"else needs it (pip uninstall {package})"
+            fix = f"install the {package} that is built for this torch, or remove it if nothing "
+            fix += f"else needs it (pip uninstall {package})"
         why = reason(error, first_line=True)
-        raise BadInput(Problem(where, f"{what} ({why})", mend)) from error
+        raise BadInput(Problem(where, f"{what} ({why})", fix)) from error
 
 
 def _culprit(error: BaseException) -> str | None:

@@ -75,13 +75,13 @@ class Meeting:
             raise Unfit([Problem(name, what, LEAVE_OUT) for name in silent])
         return told
 
-    def settle(self, subject: str, wrong: str, mend: str) -> None:
+    def settle(self, subject: str, wrong: str, fix: str) -> None:
         """Raises Unfit, on every node, if any of them says that something is wrong.
 
         wrong: of this node; "" if it is well. Collective.
         """
         told = zip(self.names, self.exchange(subject, wrong), strict=True)
-        if problems := [Problem(name, what, mend) for name, what in told if what]:
+        if problems := [Problem(name, what, fix) for name, what in told if what]:
             raise Unfit(problems)
 
     def leave(self) -> None:
@@ -157,12 +157,12 @@ def _open_store(launch: Launch, names: Sequence[str], seconds: float) -> Any:
             wait_for_workers=False,
         )
     except TimeoutError as error:
-        mend = "see why with ping, or leave it out (sbatch --exclude)"
-        raise BadInput(Problem(names[launch.rank], str(error), mend)) from error
+        fix = "see why with ping, or leave it out (sbatch --exclude)"
+        raise BadInput(Problem(names[launch.rank], str(error), fix)) from error
     except (RuntimeError, ValueError) as error:
         what = f"cannot {'listen at' if is_first else 'talk to'} {where}: {_first_line(error)}"
-        mend = "another program may have the port: set MASTER_PORT in site.sh"
-        raise BadInput(Problem(names[launch.rank], what, mend)) from error
+        fix = "another program may have the port: set MASTER_PORT in site.sh"
+        raise BadInput(Problem(names[launch.rank], what, fix)) from error
 
 
 def _facts(config_hash: str) -> dict[str, str]:
@@ -178,9 +178,9 @@ def _facts(config_hash: str) -> dict[str, str]:
 
 
 def _differences(names: Sequence[str], facts: Sequence[Mapping[str, str]]) -> list[Problem]:
-    mend = "every node must start from the same environment and files: see site.sh"
+    fix = "every node must start from the same environment and files: see site.sh"
     return [
-        Problem(name, f"{key} {theirs[key]}, but {names[0]} has {value}", mend)
+        Problem(name, f"{key} {theirs[key]}, but {names[0]} has {value}", fix)
         for name, theirs in zip(names[1:], facts[1:], strict=True)
         for key, value in facts[0].items()
         if theirs[key] != value

@@ -288,7 +288,7 @@ class RunDirectory:
                     "train.resume_from_checkpoint",
                     f"{self.path} crashed {before['crashes']} times in a row without a newer "
                     f"checkpoint, the last time after step {self.last_step()}: {before['why']}",
-                    f"mend the cause, then {self._how_to_insist()}",
+                    f"fix the cause, then {self._how_to_insist()}",
                 )
             )
 
@@ -317,11 +317,11 @@ class RunDirectory:
             raise self._unwritable(str(error.strerror)) from error
 
     def _unwritable(self, why: str) -> BadInput:
-        mend = "choose a directory that you may write to"
-        return self._refusal(f"cannot write to {self.path}: {why}", mend)
+        fix = "choose a directory that you may write to"
+        return self._refusal(f"cannot write to {self.path}: {why}", fix)
 
-    def _refusal(self, what: str, mend: str) -> BadInput:
-        return BadInput(Problem("train.output_dir", what, mend))
+    def _refusal(self, what: str, fix: str) -> BadInput:
+        return BadInput(Problem("train.output_dir", what, fix))
 
     def _replace(self, path: Path, text: str) -> None:
         """Old content or new, never half: a reader or a crash may come at any moment.

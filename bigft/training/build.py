@@ -276,8 +276,8 @@ def row_limit(
         return bound
     if bound is not None and asked > bound.tokens:
         what = f"{asked} tokens, but the model takes {bound.tokens}: {bound.source}"
-        mend = f"give at most {bound.tokens}; longer samples are cut"
-        raise BadInput(Problem("data.max_seq_length", what, mend))
+        fix = f"give at most {bound.tokens}; longer samples are cut"
+        raise BadInput(Problem("data.max_seq_length", what, fix))
     return Limit(asked, "data.max_seq_length")
 
 
@@ -304,8 +304,8 @@ def _check_layers(model: PreTrainedModel, config: RunConfig) -> None:
     ]
     if dropped and effective_zero_stage(config) == 3:
         what = f"the model's {dropped[0]} leaves layers out at random, others on each rank"
-        mend = f"set model.config_overrides {{{dropped[0]}: 0.0}}, or parallel.zero_stage to 2"
-        raise BadInput(Problem("parallel.zero_stage", what, mend))
+        fix = f"set model.config_overrides {{{dropped[0]}: 0.0}}, or parallel.zero_stage to 2"
+        raise BadInput(Problem("parallel.zero_stage", what, fix))
 
 
 def _template(data: DataConfig) -> list[str]:

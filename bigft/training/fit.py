@@ -155,7 +155,7 @@ class _Rank:
             state.best_metric = state.best_step = None
             state.evaluations_without_gain = 0
         if branches:
-            state.nonfinite_in_a_row = 0  # another rate or seed may be what mends it
+            state.nonfinite_in_a_row = 0  # another rate or seed may be what fixes it
         return checkpoint, state, notes
 
     def _built(self, model: Any, state: TrainerState) -> tuple[Any, HeadChoice]:
@@ -170,8 +170,8 @@ class _Rank:
         frozen = "-".join(world.gather(frozen_digest(model, world.rank)))
         if state.frozen and state.frozen != frozen:
             what = f"its frozen weights are not those that step {state.step} was trained on"
-            mend = "restore the base model that the run began with"
-            raise BadInput(Problem("model.model_name_or_path", what, mend))
+            fix = "restore the base model that the run began with"
+            raise BadInput(Problem("model.model_name_or_path", what, fix))
         state.frozen = frozen
         if config.train.bf16 and emulates_bf16(world.device):
             multiply_in_fp32(model)
@@ -255,8 +255,8 @@ def _check_same_data(run: Run, world: World) -> None:
     read = world.gather(run.data_fingerprint)
     if odd := [rank for rank, fingerprint in enumerate(read) if fingerprint != read[0]]:
         what = f"rank {', '.join(map(str, odd))} made other training rows of it than rank 0"
-        mend = "give all nodes the same files, and start them on the same day where a chat template"
-        raise BadInput(Problem("data", what, f"{mend} writes the date"))
+        fix = "give all nodes the same files, and start them on the same day where a chat template"
+        raise BadInput(Problem("data", what, f"{fix} writes the date"))
 
 
 def _judged_by(run: Run) -> str:

@@ -73,8 +73,8 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
         is_whole = config.adapt.method in ("full", "head", "freeze")
         what = f"adapt.method {config.adapt.method} "
         what += "leaves a whole model" if is_whole else "adds no matrices to those of the model"
-        mend = "leave --merge out" if is_whole else "its adapter works on its base: leave it out"
-        raise BadInput(Problem("--merge", what, mend))
+        fix = "leave --merge out" if is_whole else "its adapter works on its base: leave it out"
+        raise BadInput(Problem("--merge", what, fix))
     dtype = dtype or compute_dtype(config.train)
     clock = clock_of(directory)
     trained = Trained.load(directory, clock=clock)

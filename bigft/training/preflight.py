@@ -104,9 +104,9 @@ def check_metric(run: Run) -> None:
     if metric in names:
         return
     nearest = get_close_matches(metric, names, n=1)
-    mend = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
+    fix = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
     what = f"no metric {run.config.train.metric_for_best_model!r}"
-    raise BadInput(Problem("train.metric_for_best_model", what, mend))
+    raise BadInput(Problem("train.metric_for_best_model", what, fix))
 
 
 def check_labels(run: Run) -> None:
@@ -131,8 +131,8 @@ def check_export(run: Run, model: PreTrainedModel) -> list[str]:
             write_model(model, run.tokenizer, {}, Path(folder, "model"))
         except Exception as error:  # of every kind: configs, tokenizers, adapters
             what = f"it could be trained, but not saved ({reason(error)})"
-            mend = "correct the file of the model or the key of the config that this is about"
-            raise BadInput(Problem("model.model_name_or_path", what, mend)) from error
+            fix = "correct the file of the model or the key of the config that this is about"
+            raise BadInput(Problem("model.model_name_or_path", what, fix)) from error
     if not unsaved:
         return []
     fields = ", ".join(f"{name} {value}" for name, value in unsaved.items())

@@ -121,8 +121,8 @@ class Trained:
         config = self.config.model_copy(update={"data": data})
         run: Run = prepare(config, self.task.labels, self.tagging, self.clock)
         if split not in run.splits:
-            mend = f"there are {', '.join(run.splits)}"
-            raise BadInput(Problem("data.dataset_name", f"has no split {split!r}", mend))
+            fix = f"there are {', '.join(run.splits)}"
+            raise BadInput(Problem("data.dataset_name", f"has no split {split!r}", fix))
         measured = evaluate(self.model, self.task, run.splits[split], batch_size, self.world)
         return measured._replace(notes=tuple(run.notes))
 
@@ -158,8 +158,8 @@ class Trained:
 def _no_files(data: DataConfig, split: str) -> Problem:
     key = f"data.{split}_file"
     others = [f"--split {name}" for name in SPLITS if files_of(data, name)]
-    mend = " or ".join([f"give {key}=FILE", *others])
-    return Problem(key, "the run's config names none", mend)
+    fix = " or ".join([f"give {key}=FILE", *others])
+    return Problem(key, "the run's config names none", fix)
 
 
 def _exported(model: ModelConfig, place: Path) -> ModelConfig:

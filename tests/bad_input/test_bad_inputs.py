@@ -1,4 +1,4 @@
-"""Every bad input is refused before training, by name, with the mend, and with exit code 2."""
+"""Every bad input is refused before training, by name, with the fix, and with exit code 2."""
 
 from __future__ import annotations
 
@@ -93,17 +93,17 @@ def test_a_row_that_fits_into_no_batch(refused: Refused, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "mend"),
+    ("metric", "fix"),
     [
         ("eval_macro-f1", "did you mean macro_f1?"),
         ("bleu", "there are accuracy, f1, loss, macro_f1, precision, recall, strict_f1, "
          "strict_macro_f1, strict_precision, strict_recall, strict_weighted_f1, weighted_f1"),
     ],
 )  # fmt: skip
-def test_a_metric_that_no_evaluation_has(refused: Refused, metric: str, mend: str) -> None:
+def test_a_metric_that_no_evaluation_has(refused: Refused, metric: str, fix: str) -> None:
     word = f"train.metric_for_best_model={metric}"
     assert refused("data.validation_file=test.jsonl", word) == [
-        f"command line: {word}: no metric {metric!r}; {mend}"
+        f"command line: {word}: no metric {metric!r}; {fix}"
     ]
 
 
@@ -167,7 +167,7 @@ def test_tags_of_another_scheme_than_the_training_sets(place: Path, refused: Ref
     Path("test.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": ["B-PER", "E-PER"]}\n')
     (answer,) = refused()
     assert answer.startswith("test.jsonl:1: token 2: ")
-    assert answer.endswith("; mend the tag; the training set is read as BIO")
+    assert answer.endswith("; fix the tag; the training set is read as BIO")
 
 
 def test_a_label_that_the_label_list_lacks(refused: Refused) -> None:

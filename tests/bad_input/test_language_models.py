@@ -1,4 +1,4 @@
-"""Bad input of a language model's run is refused before training, by name and with the mend."""
+"""Bad input of a language model's run is refused before training, by name and with the fix."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_is_spoilt_here_is_accepted_as_it_is(notes: Callable[..., list[str]
         ({"messages": [message("user", "hi")]},
          "chat.jsonl:2: no assistant's message in `messages`; nothing could be learnt from it"),
         ({"messages": [message("user", "hi"), message("tool", "x"), message("assistant", "ho")]},
-         "chat.jsonl:2: the chat template refuses it (TemplateError: no tools here); mend the "
+         "chat.jsonl:2: the chat template refuses it (TemplateError: no tools here); fix the "
          "sample, or give another data.chat_template"),
         ({"messages": [message("user", "hi " * 40), message("assistant", "ho")]},
          "chat.jsonl:2: its 3 targets stand beyond the first 48 tokens: nothing is left to learn; "

@@ -84,14 +84,14 @@ def test_bad_input_is_exit_code_2_with_a_line_per_problem(
 
 
 @pytest.mark.parametrize(
-    ("verb", "mend"),
+    ("verb", "fix"),
     [("confg", "did you mean config?"), ("xyzzy", f"choose one of {', '.join(VERBS)}")],
 )
 def test_an_unknown_verb_is_answered_with_the_nearest(
-    capsys: pytest.CaptureFixture[str], verb: str, mend: str
+    capsys: pytest.CaptureFixture[str], verb: str, fix: str
 ) -> None:
     assert main([verb]) == 2
-    assert capsys.readouterr().err == f"bigft: no verb '{verb}'; {mend}\n"
+    assert capsys.readouterr().err == f"bigft: no verb '{verb}'; {fix}\n"
 
 
 def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""File and overrides become a config, or every problem at once, each with its place and mend."""
+"""File and overrides become a config, or every problem at once, each with its place and fix."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_line_of_an_item_in_a_list_is_named(refused: Refused) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "mend"),
+    ("key", "fix"),
     [
         ("learning_rate", "did you mean optim.learning_rate?"),
         ("train.learning_rate", "did you mean optim.learning_rate?"),
@@ -178,8 +178,8 @@ def test_the_line_of_an_item_in_a_list_is_named(refused: Refused) -> None:
          "checkpoint, report"),
     ],
 )  # fmt: skip
-def test_an_unknown_key_is_answered_with_the_nearest(refused: Refused, key: str, mend: str) -> None:
-    assert refused(f"{key}=1") == [f"command line: {key}=1: unknown key; {mend}"]
+def test_an_unknown_key_is_answered_with_the_nearest(refused: Refused, key: str, fix: str) -> None:
+    assert refused(f"{key}=1") == [f"command line: {key}=1: unknown key; {fix}"]
 
 
 def test_missing_keys_are_named_with_their_meaning(refused: Refused) -> None:

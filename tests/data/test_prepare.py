@@ -254,14 +254,14 @@ def test_problems_of_many_records_are_reported_at_once_in_order(
 ) -> None:
     def picky(record: Record) -> list[Feature]:
         if record.index % every == 0:
-            raise BadInput(Problem(record.where, "label out of range", "mend it"))
+            raise BadInput(Problem(record.where, "label out of range", "fix it"))
         return encode(record)
 
     with pytest.raises(BadInput) as caught:
         prepare_split(tmp_path, "train", records(), picky, num_workers)
     lines = [problem.where.rsplit(":", 1)[1] for problem in caught.value.problems]
     assert lines == [str(index * every + 1) for index in range(num_reported)]
-    assert "label out of range; mend it" in str(caught.value)
+    assert "label out of range; fix it" in str(caught.value)
 
 
 @WORKERS

@@ -47,9 +47,7 @@ def test_a_run_that_crashes_at_the_same_step_stops_after_three_restarts_without_
     assert "crashed 3 times in a row without a newer checkpoint" in told
     assert "the last time after step 4: RuntimeError: failpoint train.step" in told
     newest = run.path / "checkpoint-4"
-    assert (
-        f"mend the cause, then name the checkpoint: train.resume_from_checkpoint={newest}" in told
-    )
+    assert f"fix the cause, then name the checkpoint: train.resume_from_checkpoint={newest}" in told
 
     finish(resumed_from(config, newest), 1)
     assert (run.read()["status"], run.read()["crashes"]) == ("finished", 0)

@@ -128,7 +128,7 @@ def test_a_run_goes_on_after_sick_steps_and_tells_their_samples(
 def test_an_evaluation_without_a_score_is_never_the_best(
     config_for: Callable[..., Config], write_data: Callable[..., Path]
 ) -> None:
-    """The first step makes weights that answer NaN ever after. Who branches off may mend that:
+    """The first step makes weights that answer NaN ever after. Who branches off may fix that:
     the sick steps before count no more."""
     data = write_data([3, 5, 8, 2, 7, 4, 6, 1])
     keys: Config = {

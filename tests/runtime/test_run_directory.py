@@ -236,7 +236,7 @@ def test_a_run_is_given_up_after_three_restarts_without_progress(
         (problem,) = told.value.problems
         assert problem.what.startswith(f"{directory.path} crashed 3 times in a row without a newer")
         assert f"the last time after step 0: {why}" in problem.what
-        assert problem.mend.endswith(f"train.resume_from_checkpoint={newest}")
+        assert problem.fix.endswith(f"train.resume_from_checkpoint={newest}")
     # A person looked at it and named the checkpoint: it counts from there again.
     assert [start_and_crash(newest), start_and_crash(True)] == ["resumable"] * 2
     assert start_and_crash(True, 20) == "resumable", "progress"

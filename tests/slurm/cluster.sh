@@ -6,7 +6,7 @@
 #   cluster.sh on DIR COMMAND ...  sbatch, squeue, ... as on the login node
 #   cluster.sh at DIR n2 COMMAND   as on that node
 #   cluster.sh kill-node DIR n2    the node loses power: every process of it is gone
-#   cluster.sh cut DIR n2          its network cable is pulled; `mend DIR n2` plugs it in
+#   cluster.sh cut DIR n2          its network cable is pulled; `fix DIR n2` plugs it in
 #   cluster.sh revive DIR n2       starts a killed node again
 #   cluster.sh set DIR KEY=VALUE   slurm.conf with these, until the next `set DIR ...`
 #   cluster.sh stop DIR            ends every process; DIR stays, with all logs
@@ -277,7 +277,7 @@ stop() {
 verb=${1:-help}
 case $verb in
   install) install && exit ;;
-  start | stop | on | at | kill-node | cut | mend | revive | set | _login | _node | _revive) ;;
+  start | stop | on | at | kill-node | cut | fix | revive | set | _login | _node | _revive) ;;
   *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$self" && exit ;;
 esac
 [ $# -ge 2 ] || fail "usage: cluster.sh $verb DIR ..."
@@ -292,7 +292,7 @@ case $verb in
   revive) if [ "$mode" = host ]; then start_node "$1"; else on bash "$self" _revive "$dir" "$1"; fi ;;
   _revive) start_node "$1" ;;
   cut) namespaces && on ip link set "$1" down ;;
-  mend) # Slurm would ask a node that it set down again at some time, which may be minutes later.
+  fix) # Slurm would ask a node that it set down again at some time, which may be minutes later.
     namespaces && on ip link set "$1" up
     on scontrol update nodename="$1" state=resume 2>/dev/null || true ;;
   kill-node) kill_node "$1" ;;

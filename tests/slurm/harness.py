@@ -108,7 +108,7 @@ class Cluster:
         try:
             yield
         finally:
-            self.verb("mend", str(self.directory), node)
+            self.verb("fix", str(self.directory), node)
 
     @contextlib.contextmanager
     def configured(self, *options: str) -> Iterator[None]:

@@ -33,7 +33,7 @@ Decode: TypeAlias = Callable[[Any], Any]
 
 
 class BadValue(ValueError):
-    """args: what, mend."""
+    """args: what, fix."""
 
 
 def read_parquet(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
@@ -198,7 +198,7 @@ def _class_names(names: list[str]) -> Decode:
         shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
         raise BadValue(
             f"the class {value}, but there are {len(names)} names ({shown}), from 0 on",
-            "mend the number, or store the names that belong to it",
+            "fix the number, or store the names that belong to it",
         )
 
     return name
@@ -212,7 +212,7 @@ def _parsed(text: str) -> Any:
     except NoJson as error:
         if error.column is not None:
             return text
-        raise BadValue(error.what, error.mend) from error
+        raise BadValue(error.what, error.fix) from error
 
 
 def _declared(schema: pyarrow.Schema) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def text_lines(path: str) -> Iterator[tuple[int, str] | Problem]:
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """The mend that names the nearest of `names`; "" where none is near."""
+    """The fix that names the nearest of `names`; "" where none is near."""
     nearest = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {nearest[0]}?" if nearest else ""
 
@@ -104,14 +104,14 @@ def check_path(path: str, *, directory: bool) -> None:
     if not place.exists():
         raise BadInput(Problem(path, "no such file", _nearest_path(place)))
     if directory and not place.is_dir():
-        mend = "name the directory that `save_to_disk` wrote, or set another data.format"
-        raise BadInput(Problem(path, "a file, but the format `datasets` is a directory", mend))
+        fix = "name the directory that `save_to_disk` wrote, or set another data.format"
+        raise BadInput(Problem(path, "a file, but the format `datasets` is a directory", fix))
     if not directory and place.is_dir():
         names = [child.name for child in sorted(place.iterdir()) if child.is_file()]
         data = [name for name in names if not name.startswith(".") and not name.endswith(".md")]
-        mend = f"name a file in it, such as {data[0]}" if data else "name its files"
-        mend += ", or a data set's whole directory as data.dataset_name"
-        raise BadInput(Problem(path, "a directory, not a file", mend))
+        fix = f"name a file in it, such as {data[0]}" if data else "name its files"
+        fix += ", or a data set's whole directory as data.dataset_name"
+        raise BadInput(Problem(path, "a directory, not a file", fix))
     if not directory:
         check_file(path)
 
@@ -120,8 +120,8 @@ def _nearest_path(place: Path) -> str:
     parent = place.parent
     if not parent.is_dir():
         return f"there is no directory {parent} either"
-    mend = did_you_mean(place.name, sorted(child.name for child in parent.iterdir()))
-    return mend or f"its directory {parent} exists"
+    fix = did_you_mean(place.name, sorted(child.name for child in parent.iterdir()))
+    return fix or f"its directory {parent} exists"
 
 
 def capped(problems: Sequence[Problem], where: str) -> list[Problem]:

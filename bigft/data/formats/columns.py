@@ -53,16 +53,16 @@ def read_conll(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
     layout = Layout(separator, width, names, None)
     if options.text_column_name is None and width > 2 and first[0] == "1":
         found = f"the first of {width} columns seems to number the tokens"
-        mend = "set data.text_column_name and data.label_column_name (0 is the first column)"
-        raise BadInput(Problem(path, found, mend))
+        fix = "set data.text_column_name and data.label_column_name (0 is the first column)"
+        raise BadInput(Problem(path, found, fix))
     text = _column(path, "text_column_name", options.text_column_name, 0, layout)
     label = None
     if width > 1 or options.label_column_name is not None:
         label = _column(path, "label_column_name", options.label_column_name, width - 1, layout)
     if text == label:
         found = f"text and label are both column {text} of {width}"
-        mend = "set data.text_column_name and data.label_column_name to two columns"
-        raise BadInput(Problem(path, found, mend))
+        fix = "set data.text_column_name and data.label_column_name to two columns"
+        raise BadInput(Problem(path, found, fix))
     return _sentences(path, layout, text, label)
 
 
@@ -110,8 +110,8 @@ def _column(
         raise BadInput(Problem(where, f"{column!r}, but this file names no columns", numbers))
     if column.lower() not in layout.names:
         found = f"no column {column!r}; there are {', '.join(layout.names)}"
-        mend = did_you_mean(column.lower(), layout.names) or "write one of these"
-        raise BadInput(Problem(where, found, mend))
+        fix = did_you_mean(column.lower(), layout.names) or "write one of these"
+        raise BadInput(Problem(where, found, fix))
     return layout.names.index(column.lower())
 
 
@@ -155,8 +155,8 @@ def _fault(where: str, line: str, columns: list[str], layout: Layout) -> Problem
         plural = "s" * (len(columns) != 1)
         found = f"{len(columns)} column{plural} where the file has {layout.width}: {shown!r}"
         between = "a TAB" if layout.separator == "\t" else "spaces"
-        mend = f"write {layout.width} with {between} between, and an empty line after a sentence"
-        return Problem(where, found, mend)
+        fix = f"write {layout.width} with {between} between, and an empty line after a sentence"
+        return Problem(where, found, fix)
     if layout.number is not None:
         word = columns[layout.number]
         if not WORD_NUMBER.fullmatch(word) and not NO_WORD.fullmatch(word):

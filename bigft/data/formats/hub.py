@@ -57,7 +57,7 @@ def stream_hub(
     """Yields one split of a data set of the hub, or of a directory that looks like one.
 
     A record's file is the one that it came from, or `dataset_name[split]` where `datasets` reads.
-    Raises BadInput naming the key of `data` to mend.
+    Raises BadInput naming the key of `data` to fix.
     """
     builder = _builder(dataset_name, config_name, revision)
     urls = list(dict(builder.config.data_files or {}).get(split, ()))
@@ -83,7 +83,7 @@ def _builder(
 
 
 @contextmanager
-def _found(dataset_name: str, mend: str = "") -> Iterator[None]:
+def _found(dataset_name: str, fix: str = "") -> Iterator[None]:
     """An unknown name, configuration or revision; no network; files that it cannot read."""
     import datasets
 
@@ -91,9 +91,9 @@ def _found(dataset_name: str, mend: str = "") -> Iterator[None]:
         yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         found = f"{dataset_name!r} cannot be loaded ({' '.join(str(error).split())})"
-        mend = mend or "mend it, data.dataset_config_name or data.dataset_revision"
+        fix = fix or "fix it, data.dataset_config_name or data.dataset_revision"
         pointers = not_fetched(dataset_name)
-        raise BadInput(pointers or Problem("data.dataset_name", found, mend)) from error
+        raise BadInput(pointers or Problem("data.dataset_name", found, fix)) from error
 
 
 @contextmanager

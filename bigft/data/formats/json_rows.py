@@ -23,13 +23,13 @@ KINDS = {list: "an array", str: "a string", bool: "true or false", type(None): "
 class NoJson(ValueError):
     """What is wrong with a JSON text, and how to fix it. column: 1-based; None: of no one place."""
 
-    def __init__(self, what: str, mend: str, column: int | None = None) -> None:
-        super().__init__(what, mend)
-        self.what, self.mend, self.column = what, mend, column
+    def __init__(self, what: str, fix: str, column: int | None = None) -> None:
+        super().__init__(what, fix)
+        self.what, self.fix, self.column = what, fix, column
 
     def at(self, where: str) -> Problem:
         place = where if self.column is None else f"{where}:{self.column}"
-        return Problem(place, self.what, self.mend)
+        return Problem(place, self.what, self.fix)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -44,17 +44,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def parse(text: str, mend: str = "") -> Any:
+def parse(text: str, fix: str = "") -> Any:
     """The value of a JSON text.
 
-    mend: what to write instead of what is no JSON.
+    fix: what to write instead of what is no JSON.
     Raises NoJson for that, for a key that stands twice in an object, for half of a surrogate pair,
     and for brackets deeper than MAX_DEPTH: what handles a value later recurses too.
     """
     try:
         value = DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise NoJson(f"no JSON ({error.msg})", mend, error.colno) from error
+        raise NoJson(f"no JSON ({error.msg})", fix, error.colno) from error
     except RecursionError as error:
         raise _too_deep() from error
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
@@ -116,10 +116,10 @@ def read_json(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
         document = json.loads(text)  # the whole file is sound before a row is given out
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
-        mend = "write one JSON array"
+        fix = "write one JSON array"
         if error.msg == "Extra data" and text[array] == "{":
-            mend += "; one object a line is data.format=jsonl"
-        raise BadInput(Problem(where, f"no JSON ({error.msg})", mend)) from error
+            fix += "; one object a line is data.format=jsonl"
+        raise BadInput(Problem(where, f"no JSON ({error.msg})", fix)) from error
     except RecursionError as error:
         raise BadInput(_too_deep().at(path)) from error
     if not isinstance(document, list):

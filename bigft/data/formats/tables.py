@@ -50,8 +50,8 @@ def _csv_cells(path: str) -> Cells:
             cells = next(reader, None)
         except csv.Error as error:
             found = f"no CSV ({str(error).partition(' - ')[0]})"
-            mend = 'close every quote, and write "" for a quote within a quoted field'
-            yield Problem(f"{path}:{begin}", found, mend)
+            fix = 'close every quote, and write "" for a quote within a quoted field'
+            yield Problem(f"{path}:{begin}", found, fix)
             return  # where the next row begins cannot be told
         if unreadable:
             yield from unreadable
@@ -73,7 +73,7 @@ def _tsv_cells(path: str) -> Cells:
             yield item[0], item[1].split("\t")
 
 
-def _rows(path: str, options: ReadOptions, table: Cells, mend: str) -> Iterator[Row | Problem]:
+def _rows(path: str, options: ReadOptions, table: Cells, fix: str) -> Iterator[Row | Problem]:
     names: list[str] = []
     for item in table:
         if isinstance(item, Problem):
@@ -100,7 +100,7 @@ def _rows(path: str, options: ReadOptions, table: Cells, mend: str) -> Iterator[
         else:
             plural = "s" * (len(cells) != 1)
             found = f"{len(cells)} field{plural} where the first row has {len(names)}"
-            yield Problem(f"{path}:{line}", found, mend)
+            yield Problem(f"{path}:{line}", found, fix)
 
 
 def _repeated(where: str, names: Sequence[str]) -> Iterator[Problem]:
@@ -113,10 +113,10 @@ def _absent(path: str, options: ReadOptions, names: Sequence[str]) -> Iterator[P
     for option in ("text_column_name", "label_column_name"):
         column = getattr(options, option)
         if column is not None and str(column) not in names:
-            mend = _other_separator(names) or did_you_mean(str(column), names)
-            mend = mend or "write one of these"
+            fix = _other_separator(names) or did_you_mean(str(column), names)
+            fix = fix or "write one of these"
             found = f"no column {column!r}; there are {', '.join(names)}"
-            yield Problem(f"{path}: data.{option}", found, mend)
+            yield Problem(f"{path}: data.{option}", found, fix)
 
 
 def _unnamed(where: str, options: ReadOptions, names: Sequence[str]) -> Iterator[Problem]:
@@ -126,10 +126,10 @@ def _unnamed(where: str, options: ReadOptions, names: Sequence[str]) -> Iterator
         return
     found = f"the first row is taken for the names of the columns: {', '.join(names)[:80]}"
     known = f"known are {', '.join(sorted(options.columns or ()))}"
-    mend = _other_separator(names) or _how_to_name(len(names))
+    fix = _other_separator(names) or _how_to_name(len(names))
     if options.of_words:
-        mend += "; a word and its label a line are data.format=conll"
-    yield Problem(where, f"{found}; {known}", mend)
+        fix += "; a word and its label a line are data.format=conll"
+    yield Problem(where, f"{found}; {known}", fix)
 
 
 def _how_to_name(width: int) -> str:

@@ -41,8 +41,8 @@ def read_parallel(source: str, target: str, options: ReadOptions) -> Iterator[Ro
         if None in pair:
             ended = pair.index(None)
             found = f"{sides[ended]} has {number - 1} lines and no partner for this one"
-            mend = "line n of one must translate line n of the other"
-            yield Problem(f"{sides[1 - ended]}:{number}", found, mend)
+            fix = "line n of one must translate line n of the other"
+            yield Problem(f"{sides[1 - ended]}:{number}", found, fix)
             return
         if problems := [item for item in pair if isinstance(item, Problem)]:
             yield from problems

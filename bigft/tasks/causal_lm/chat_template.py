@@ -290,7 +290,7 @@ class Renderer:
                 Problem(
                     where,
                     f"the chat template refuses it ({kind}: {' '.join(str(error).split())})",
-                    "mend the sample, or give another data.chat_template",
+                    "fix the sample, or give another data.chat_template",
                 )
             ) from error
 

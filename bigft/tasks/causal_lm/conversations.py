@@ -276,8 +276,8 @@ def _answer(text: str, name: str) -> Message:
 
 def _text(fields: Fields, name: str) -> str:
     if name not in fields:
-        mend = did_you_mean(name, list(fields)) or f"its fields: {', '.join(fields)}"
-        raise Wrong(f"no field {name!r}", mend)
+        fix = did_you_mean(name, list(fields)) or f"its fields: {', '.join(fields)}"
+        raise Wrong(f"no field {name!r}", fix)
     if not isinstance(fields[name], str):
         kind = type(fields[name]).__name__
         raise Wrong(f"`{name}` is {kind}, not a string", "write it as a string")

@@ -371,7 +371,7 @@ def _compiled(pattern: str | None) -> re.Pattern[str] | None:
         return re.compile(pattern)
     except re.error as error:
         what = f"{pattern!r} is no regular expression ({error})"
-        raise BadInput(Problem("task.exact_match_pattern", what, "mend it")) from error
+        raise BadInput(Problem("task.exact_match_pattern", what, "fix it")) from error
 
 
 def _no_target(record: Record, lost: int, max_length: int | None, cut_by: str) -> Problem:

@@ -63,7 +63,7 @@ def use_template(tokenizer: PreTrainedTokenizerBase, file: str | None) -> None:
             Problem("data.chat_template", f"{file} cannot be read ({reason})", "name a Jinja file")
         ) from error
     except TemplateSyntaxError as error:
-        problem = Problem(f"{file}:{error.lineno}", f"no Jinja ({error.message})", "mend it")
+        problem = Problem(f"{file}:{error.lineno}", f"no Jinja ({error.message})", "fix it")
         raise BadInput(problem) from error
     except Exception:  # of every kind: it may want another conversation than this one
         pass

@@ -35,7 +35,7 @@ SYSTEM = ("system", "developer")
 
 
 class Wrong(ValueError):
-    """args: what, mend."""
+    """args: what, fix."""
 
 
 def is_learnt(message: Message) -> bool:
@@ -57,8 +57,8 @@ def _message(value: Any, where: str) -> Message:
         keys = ", ".join(value)
         raise Wrong(f"{where} has no role (keys: {keys})", 'give it "role" (or "from")')
     if not isinstance(role, str) or role not in ROLES:
-        mend = did_you_mean(str(role), list(ROLES)) or f"there are {', '.join(ROLES)}"
-        raise Wrong(f"{where} has the unknown role {role!r}", mend)
+        fix = did_you_mean(str(role), list(ROLES)) or f"there are {', '.join(ROLES)}"
+        raise Wrong(f"{where} has the unknown role {role!r}", fix)
     content = value.get("content", value.get("value"))
     read = ("role", "from", "content", "value", *LEARNT, *MASKED)
     # A null says nothing; Arrow gives it to every turn that lacks a key of another.
@@ -127,11 +127,11 @@ def _call(value: Any, where: str) -> Any:
     return call | {"arguments": _decoded(text, name, "write them as an object")}
 
 
-def _decoded(value: Any, name: str, mend: str) -> Any:
+def _decoded(value: Any, name: str, fix: str) -> Any:
     """What a JSON text spells, once; another value as it is."""
     if not isinstance(value, str):
         return value
     try:
-        return parse(value, mend)
+        return parse(value, fix)
     except NoJson as error:
-        raise Wrong(f"{name}: {error.what}", error.mend) from None
+        raise Wrong(f"{name}: {error.what}", error.fix) from None

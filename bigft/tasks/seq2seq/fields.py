@@ -71,8 +71,8 @@ def _of_language(record: Record, side: str, code: str | None) -> Any:
     if found:
         what = f"{code!r} (the {side}) may be {' or '.join(map(repr, found))}"
         raise BadInput(Problem(record.where, what, f"name one in data.{SIDES[side]}"))
-    mend = f"there are {known}: set task.{side}_lang, or name one in data.{SIDES[side]}"
-    raise BadInput(Problem(record.where, f"no translation in {code!r} (the {side})", mend))
+    fix = f"there are {known}: set task.{side}_lang, or name one in data.{SIDES[side]}"
+    raise BadInput(Problem(record.where, f"no translation in {code!r} (the {side})", fix))
 
 
 def _of_column(record: Record, side: str, column: str | int | None) -> Any:
@@ -84,8 +84,8 @@ def _of_column(record: Record, side: str, column: str | int | None) -> Any:
         return fields[name]
     names = list(fields)
     what = f"no field {name!r} (the {side}); there are {', '.join(names)}"
-    mend = did_you_mean(name, names) or f"set data.{SIDES[side]} to one of these"
-    raise BadInput(Problem(record.where, what, mend))
+    fix = did_you_mean(name, names) or f"set data.{SIDES[side]} to one of these"
+    raise BadInput(Problem(record.where, what, fix))
 
 
 def _text(record: Record, side: str, value: Any) -> str:

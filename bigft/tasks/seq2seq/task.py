@@ -307,8 +307,8 @@ def _spelled(code: str | None, key: str, codes: list[str]) -> str:
         what = f"{code!r} may be {' or '.join(found)} of the tokenizer's languages"
         raise BadInput(Problem(key, what, "give one of them"))
     more = f" and {len(codes) - SHOWN} more" if len(codes) > SHOWN else ""
-    mend = did_you_mean(code, codes) or f"there are {', '.join(codes[:SHOWN])}{more}"
-    raise BadInput(Problem(key, f"the tokenizer has no language {code!r}", mend))
+    fix = did_you_mean(code, codes) or f"there are {', '.join(codes[:SHOWN])}{more}"
+    raise BadInput(Problem(key, f"the tokenizer has no language {code!r}", fix))
 
 
 def _language_id(tokenizer: Any, code: str | None) -> int | None:

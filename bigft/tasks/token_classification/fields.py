@@ -122,8 +122,8 @@ def to_bio_records(records: Sequence[Record], tagging: Tagging) -> list[Record]:
         tags = respelled(written, spelling)
         positions = [at for at, tag in enumerate(record.fields["tags"]) if tag is not None]
         if violations := scheme_violations(tags, scheme):
-            mend = f"mend the tag; the training set is read as {tagging}"
-            problems += [Problem(_at(record, positions[at]), why, mend) for at, why in violations]
+            fix = f"fix the tag; the training set is read as {tagging}"
+            problems += [Problem(_at(record, positions[at]), why, fix) for at, why in violations]
             if len(problems) > MAX_PROBLEMS:
                 break
             continue
@@ -189,10 +189,10 @@ def _absent(record: Record, option: str, asked: str | int | None, usual: Sequenc
     names = [str(asked)] if asked is not None else list(usual)
     found = f"no field {' or '.join(names)}; there are {', '.join(record.fields) or 'none'}"
     guesses = [did_you_mean(name, list(record.fields)) for name in names]
-    mend = next(filter(None, guesses), "name the field") + f" (data.{option})"
+    fix = next(filter(None, guesses), "name the field") + f" (data.{option})"
     tools = [known for keys, known in OF_TOOLS.items() if record.fields.keys() >= {*keys}]
-    mend = next(iter(tools), mend)
-    return Problem(record.where, found, mend)
+    fix = next(iter(tools), fix)
+    return Problem(record.where, found, fix)
 
 
 def _text(record: Record, asked: str | int | None) -> str | list[str]:
@@ -231,8 +231,8 @@ def _labels(
     other = _find(record, "label_column_name", None, [field for field in usual if field != name])
     if asked is None and other is not None and not value and record.fields[other]:
         found = f"the field {name} is empty, but {other} is not"
-        mend = f"set data.label_column_name to {name} or to {other}"
-        raise BadInput(Problem(record.where, found, mend))
+        fix = f"set data.label_column_name to {name} or to {other}"
+        raise BadInput(Problem(record.where, found, fix))
     return name, value
 
 
@@ -261,12 +261,12 @@ def _tags(
             problems.append(Problem(_at(record, at), found, "write a label, or null for no target"))
         elif label_list is None:
             found = f"the tag {label} in {name} is a number"
-            mend = "list the labels in data.label_list, in the order of their numbers"
-            problems.append(Problem(_at(record, at), found, mend))
+            fix = "list the labels in data.label_list, in the order of their numbers"
+            problems.append(Problem(_at(record, at), found, fix))
         elif not 0 <= label < len(label_list):
             found = f"the tag {label} in {name} is no number of data.label_list"
-            mend = f"write 0 to {len(label_list) - 1}, or null for no target"
-            problems.append(Problem(_at(record, at), found, mend))
+            fix = f"write 0 to {len(label_list) - 1}, or null for no target"
+            problems.append(Problem(_at(record, at), found, fix))
         else:
             tags.append(label_list[label])
     if problems:
@@ -297,8 +297,8 @@ def _check_words(records: Sequence[Record], split: str) -> None:
     words = {word for record in records for word in record.fields["tokens"]}
     if OUTSIDE in words and are_bio(words):
         found = f"every word is a tag ({', '.join(sorted(words)[:5])})"
-        mend = "swap data.text_column_name and data.label_column_name"
-        raise BadInput(Problem(f"data.{split}_file", found, mend))
+        fix = "swap data.text_column_name and data.label_column_name"
+        raise BadInput(Problem(f"data.{split}_file", found, fix))
 
 
 def _check_accepted(record: Record) -> None:
@@ -314,15 +314,15 @@ def _check_known(records: Sequence[Record], label_list: Sequence[str], of_spans:
     known = frozenset(label_list)
     if of_spans and not any(map(BIO_TAG.fullmatch, known)):
         found = f"{', '.join(label_list)}: spans become tags, and none of these is one"
-        mend = f"write O, B-{label_list[-1]}, I-{label_list[-1]} and so on"
-        raise BadInput(Problem("data.label_list", found, mend))
+        fix = f"write O, B-{label_list[-1]}, I-{label_list[-1]} and so on"
+        raise BadInput(Problem("data.label_list", found, fix))
     problems: list[Problem] = []
     for record in records:
         for at, tag in enumerate(record.fields["tags"]):
             if tag is not None and tag not in known:
-                mend = did_you_mean(tag, sorted(known)) or f"there are {', '.join(sorted(known))}"
+                fix = did_you_mean(tag, sorted(known)) or f"there are {', '.join(sorted(known))}"
                 found = f"the label {tag!r} is not in data.label_list"
-                problems.append(Problem(_at(record, at), found, mend))
+                problems.append(Problem(_at(record, at), found, fix))
         if len(problems) > MAX_PROBLEMS:
             break
     if problems:

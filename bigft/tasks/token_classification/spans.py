@@ -81,13 +81,13 @@ class SpanTally:
     def check(self, split: str) -> None:
         """Raises BadInput where so many are shifted or short that offsets must be wrong."""
         if self.num_shifted > MAX_SHIFTED_SHARE * self.num_spans:
-            mend = "count characters, not bytes, from 0, the end exclusive; where labels are of "
-            mend += "parts of words, give tokens and tags instead"
-            raise BadInput(Problem(f"data.{split}_file", self._told_of(split, self.cut), mend))
+            fix = "count characters, not bytes, from 0, the end exclusive; where labels are of "
+            fix += "parts of words, give tokens and tags instead"
+            raise BadInput(Problem(f"data.{split}_file", self._told_of(split, self.cut), fix))
         if len(self.short) > max(LEAST_SHORT - 1, MAX_SHORT_SHARE * self.num_spans):
             found = f"{self._share_of(split, self.short)} leave out the last character of a word"
-            mend = "an end is exclusive: add 1 to each"
-            raise BadInput(Problem(f"data.{split}_file", found + self._listed(self.short), mend))
+            fix = "an end is exclusive: add 1 to each"
+            raise BadInput(Problem(f"data.{split}_file", found + self._listed(self.short), fix))
 
     def notes(self, split: str) -> list[str]:
         """One sentence for each kind that occurs."""
@@ -141,7 +141,7 @@ def from_spans(
         inside = [at for at, (start, _) in enumerate(offsets) if span.start <= start < span.end]
         if not inside:
             found = f"{span} holds only white space"
-            problems.append(Problem(record.where, found, "delete it, or mend its borders"))
+            problems.append(Problem(record.where, found, "delete it, or fix its borders"))
         tally.add(record, text, span)
         for at in inside:
             tags[at] = ("B-" if at == inside[0] else "I-") + span.label
@@ -183,8 +183,8 @@ def _spans(
             values = [_value(label, names) for names in KEYS.values()]
         types = [type(value) for value in values] if isinstance(values, list) else []
         if types != [int, int, str] or not values[2].strip():
-            mend = 'write {"start": 0, "end": 5, "label": "PER"} or [0, 5, "PER"]'
-            problems.append(Problem(record.where, f"{label!r} in {name} is no span", mend))
+            fix = 'write {"start": 0, "end": 5, "label": "PER"} or [0, 5, "PER"]'
+            problems.append(Problem(record.where, f"{label!r} in {name} is no span", fix))
             continue
         span = Span(values[0], values[1], values[2].strip())
         stated = label.get("text") if isinstance(label, Mapping) else None

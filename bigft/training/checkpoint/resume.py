@@ -142,8 +142,8 @@ def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> 
         try:
             manifest = _committed(checkpoint)
         except Damaged as damaged:
-            mend = "restore it, or name another checkpoint-<step>"
-            damages.append(Problem(KEY, f"{checkpoint}: {damaged}", mend))
+            fix = "restore it, or name another checkpoint-<step>"
+            damages.append(Problem(KEY, f"{checkpoint}: {damaged}", fix))
             continue
         now = resume_fingerprint(run, world_size)
         before = _completed(manifest.fingerprint, run.config)
@@ -208,23 +208,23 @@ def _compared(
     for key, (then, here) in _changed_keys(before, now).items():
         free = key.startswith(FREE_TO_BRANCH) and key not in TIED_TO_SHARDS
         what = f"{checkpoint} was trained with {key} {_text(then)}, this config says {_text(here)}"
-        mend = f"keep {key} of the run that continues"
+        fix = f"keep {key} of the run that continues"
         if key == "data":
             what = f"{checkpoint} was trained on other data, tokenizer or task options"
-            mend = "restore them, or start anew in another train.output_dir"
+            fix = "restore them, or start anew in another train.output_dir"
         elif free and branches:
             notes.append(f"{key} is {_text(here)} from here on; {checkpoint} had {_text(then)}")
             continue
         elif free:
-            mend += f", or branch off: another train.output_dir with {KEY}={checkpoint}"
-        problems.append(Problem(KEY, what, mend))
+            fix += f", or branch off: another train.output_dir with {KEY}={checkpoint}"
+        problems.append(Problem(KEY, what, fix))
     for key, then, here in _changes(before.get("topology", {}), now["topology"]):
         what = f"{checkpoint} was saved with {key} {_text(then)}, here it is {_text(here)}"
-        mend = f"keep {key} of the run that continues (another is not supported yet)"
+        fix = f"keep {key} of the run that continues (another is not supported yet)"
         if key == "world_size":
             what = f"{checkpoint} was saved by {then} ranks, these are {here}"
-            mend = f"start {then} ranks (another number is not supported yet)"
-        problems.append(Problem(KEY, what, mend))
+            fix = f"start {then} ranks (another number is not supported yet)"
+        problems.append(Problem(KEY, what, fix))
     recorded = before.get("recorded", {})
     for key, then, here in _changes(recorded, now["recorded"]):
         if key not in recorded:

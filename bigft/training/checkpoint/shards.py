@@ -63,8 +63,8 @@ class SafeCheckpointEngine(CheckpointEngine):
         def put_into(src: dict[str, Any], dst: Any) -> None:
             if _shapes(src) != _shapes(trained_state(dst)):
                 what = f"{checkpoint} holds other parameters than this config trains"
-                mend = "keep the section adapt of the run that continues"
-                raise BadInput(Problem("train.resume_from_checkpoint", what, mend))
+                fix = "keep the section adapt of the run that continues"
+                raise BadInput(Problem("train.resume_from_checkpoint", what, fix))
             dst.load_state_dict(src, strict=False)
 
         engine.load_checkpoint(str(checkpoint), tag=SHARDS, custom_load_fn=put_into)
@@ -131,8 +131,8 @@ def _plain(state: Any) -> Any:
 
 
 def unusable(path: str | Path, why: str) -> BadInput:
-    mend = "name an older checkpoint-<step>"
-    return BadInput(Problem("train.resume_from_checkpoint", f"{path}: {why}", mend))
+    fix = "name an older checkpoint-<step>"
+    return BadInput(Problem("train.resume_from_checkpoint", f"{path}: {why}", fix))
 
 
 def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:

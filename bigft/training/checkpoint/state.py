@@ -60,5 +60,5 @@ class TrainerState:
             return cls(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             what = f"{checkpoint} is not a checkpoint of bigft ({error})"
-            mend = "name a checkpoint-<step> directory, or `true` for the newest"
-            raise BadInput(Problem("train.resume_from_checkpoint", what, mend)) from error
+            fix = "name a checkpoint-<step> directory, or `true` for the newest"
+            raise BadInput(Problem("train.resume_from_checkpoint", what, fix)) from error

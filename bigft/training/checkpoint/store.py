@@ -224,8 +224,8 @@ class CheckpointStore:
                 self._num_bytes = manifest.num_bytes
                 return candidate, refused
             refused.append(f"{candidate} is not used: {'; '.join(found)}")
-        mend = "name an older checkpoint-<step>" if alone else "start anew in another directory"
-        raise BadInput([Problem("train.resume_from_checkpoint", text, mend) for text in refused])
+        fix = "name an older checkpoint-<step>" if alone else "start anew in another directory"
+        raise BadInput([Problem("train.resume_from_checkpoint", text, fix) for text in refused])
 
     def load(self, engine: Any, checkpoint: Path) -> None:
         """Puts the weights and optimizer of a verified checkpoint into the engine. Collective.

@@ -243,7 +243,7 @@ def test_a_class_without_a_name_is_refused_by_file_and_row(tmp_path: Path) -> No
     for path in (str(tmp_path / "a.parquet"), str(tmp_path / "saved")):
         assert refusal(lambda path=path: read_records([path], ReadOptions())).splitlines() == [
             f"{path}:{row}: column tags: the class {number}, but there are 2 names (O, B-X), from "
-            "0 on; mend the number, or store the names that belong to it"
+            "0 on; fix the number, or store the names that belong to it"
             for row, number in ((2, 2), (3, -7))
         ]
         unused = ReadOptions(columns=frozenset({"text"}))

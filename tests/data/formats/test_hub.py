@@ -54,7 +54,7 @@ def test_what_cannot_be_loaded_is_refused_by_its_key() -> None:
     message = refusal(lambda: list(stream_hub(name, None, None, "train", ReadOptions())))
     assert message.startswith(f"data.dataset_name: {name!r} cannot be loaded (")
     assert "Couldn't reach 'nobody/nothing' on the Hub" in message
-    assert message.endswith("; mend it, data.dataset_config_name or data.dataset_revision")
+    assert message.endswith("; fix it, data.dataset_config_name or data.dataset_revision")
 
 
 @pytest.mark.parametrize(("config", "told"), [(None, ""), ("fr", "no 'fr'; ")])

@@ -73,7 +73,7 @@ def test_a_column_that_is_named_by_number_says_that_no_row_names_them(tmp_path: 
 def test_what_is_no_table_is_refused_by_its_line(
     tmp_path: Path, text: str, refused: list[str]
 ) -> None:
-    mends = {
+    fixes = {
         "quote": 'put a field that holds commas in "quotes"',
         "again": "rename all but one",
         "close": 'close every quote, and write "" for a quote within a quoted field',
@@ -81,7 +81,7 @@ def test_what_is_no_table_is_refused_by_its_line(
     lines = refusal(write(tmp_path / "a.csv", text), format="csv")
     assert len(lines) == len(refused)
     for line, expected in zip(lines, refused, strict=True):
-        assert line.startswith(expected.format(**mends))
+        assert line.startswith(expected.format(**fixes))
 
 
 def test_bad_utf8_within_a_quoted_field_is_refused_and_lines_stay_right(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_a_template_that_writes_the_clock_is_known(tmp_path: Path) -> None:
 def test_a_conversation_that_the_template_refuses_is_named() -> None:
     assert refusal(MISTRAL, talk("", "Welcome!", "a", "b")) == (
         "train.jsonl:7: the chat template refuses it (TemplateError: roles must alternate: user, "
-        "assistant, ...); mend the sample, or give another data.chat_template"
+        "assistant, ...); fix the sample, or give another data.chat_template"
     )
     assert "no system role" in refusal(GEMMA, talk("a", "b", system="c"))
 
@@ -352,7 +352,7 @@ def test_a_given_template_takes_the_place_and_is_saved(tmp_path: Path) -> None:
     ("content", "error"),
     [
         (b"{% for %}", "own.jinja:1: no Jinja (Expected an expression, got 'end of statement "
-         "block'); mend it"),
+         "block'); fix it"),
         (b"\xff", "data.chat_template: own.jinja cannot be read (not UTF-8); name a Jinja file"),
         (None, "data.chat_template: own.jinja cannot be read (No such file or directory); name a "
          "Jinja file"),

@@ -243,7 +243,7 @@ def test_a_pattern_that_is_no_regular_expression() -> None:
         causal_task(task={"exact_match_pattern": "(a"})
     assert str(caught.value) == (
         "task.exact_match_pattern: '(a' is no regular expression (missing ), unterminated "
-        "subpattern at position 0); mend it"
+        "subpattern at position 0); fix it"
     )
 
 

@@ -283,7 +283,7 @@ COUNT = "count characters, not bytes, from 0"
             span(2, 2),
             "span X [2, 2) ends before it holds a character; write an end greater than the start",
         ),
-        (span(3, 4), "span X [3, 4) holds only white space; delete it, or mend its borders"),
+        (span(3, 4), "span X [3, 4) holds only white space; delete it, or fix its borders"),
         (
             span(0, 3, text="def"),
             f"span X [0, 3) is 'abc' in the text, not 'def'; {COUNT}",
@@ -333,9 +333,9 @@ def test_what_breaks_the_scheme_is_refused_by_its_place() -> None:
         to_bio_records(tagged(["O", None, "I-X"], ["O"], ["I-Y"]), Tagging(Scheme.BIO))
     assert str(caught.value).splitlines() == [
         "a.jsonl:1: token 3: 'I-X' continues no entity after 'O'; "
-        "mend the tag; the training set is read as BIO",
+        "fix the tag; the training set is read as BIO",
         "a.jsonl:3: token 1: 'I-Y' continues no entity at the beginning; "
-        "mend the tag; the training set is read as BIO",
+        "fix the tag; the training set is read as BIO",
     ]
 
 

@@ -235,7 +235,7 @@ def test_prodigys_records_are_read_as_texts_and_what_was_turned_down_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("row", "mend"),
+    ("row", "fix"),
     [
         ({"id": 1, "data": {"text": ADA}, "annotations": []},
          "this is Label Studio's JSON: export JSON_MIN or CONLL2003 instead"),
@@ -245,6 +245,6 @@ def test_prodigys_records_are_read_as_texts_and_what_was_turned_down_is_refused(
          "write tokens and ner_tags, a tag for each token"),
     ],
 )  # fmt: skip
-def test_the_files_of_other_tools_are_told_what_to_convert(row: dict[str, Any], mend: str) -> None:
+def test_the_files_of_other_tools_are_told_what_to_convert(row: dict[str, Any], fix: str) -> None:
     (line,) = refusal(row)
-    assert line.endswith(f"; {mend}")
+    assert line.endswith(f"; {fix}")

@@ -317,7 +317,7 @@ def test_a_tag_that_breaks_the_scheme_names_scheme_and_spelling(tmp_path: Path) 
         )
     assert str(caught.value) == (
         f"{dev}:2: 'I-PER' continues no entity after 'O'; "
-        "mend the tag; the training set is read as BIO in X_B"
+        "fix the tag; the training set is read as BIO in X_B"
     )
 
 
