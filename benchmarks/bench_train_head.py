@@ -79,7 +79,8 @@ def head_milliseconds(args: argparse.Namespace, folder: Path) -> dict[tuple[str,
 
     from bigft import ops
     from bigft.config.load import load_config
-    from bigft.training.build import global_batch, prepare
+    from bigft.training.batch import global_batch
+    from bigft.training.inputs import prepare
 
     os.environ["BIGFT_CACHE"] = str(folder / "cache")  # the runs prepared their data there
     torch.set_num_threads(args.threads)

@@ -59,7 +59,7 @@ def describe(
     refused."""
     from bigft.cli.preview import examples_by_label, histogram, samples, tagged_words
     from bigft.runtime.machine import check_accelerators
-    from bigft.training.build import global_batch
+    from bigft.training.batch import global_batch
     from bigft.training.preflight import preflight
 
     on_each = -(-nproc // nodes)

@@ -27,7 +27,7 @@ from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import Stopped, StopRequest, is_interrupted
 
 if TYPE_CHECKING:
-    from bigft.training.build import Run
+    from bigft.training.run import Run
 
 STARTED = "BIGFT_STARTED"  # when the command was, on the machine's monotonic clock
 
@@ -258,9 +258,10 @@ def _train(
 
     choose_accelerator()  # before deepspeed is imported and guesses
     from bigft.runtime.seeding import use_deterministic_algorithms
-    from bigft.training.build import global_batch, versions
+    from bigft.training.batch import global_batch
     from bigft.training.checkpoint import checkpoint_to_resume
     from bigft.training.fit import fit
+    from bigft.training.run import versions
 
     config, is_first = run.config, launch.rank == 0
     checkpoint = checkpoint_to_resume(run, directory, launch.world_size)

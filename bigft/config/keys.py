@@ -62,7 +62,7 @@ def owners(path: KeyPath) -> list[str]:
     ]
 
 
-def mend_unknown(path: KeyPath) -> str:
+def fix_of_unknown(path: KeyPath) -> str:
     """What to write instead of an unknown key: the nearest of all sections, or all of this one."""
     if dotted(path) in KEYS:
         return f"it is an option of {', '.join(owners(path))}"

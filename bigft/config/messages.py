@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from bigft.config.draft import Draft
 from bigft.config.errors import Problem
-from bigft.config.keys import mend_unknown
+from bigft.config.keys import fix_of_unknown
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import TASK_NAMES
 from bigft.config.yaml_text import KeyPath
@@ -41,7 +41,7 @@ def explain(error: ValidationError, draft: Draft) -> Iterator[tuple[KeyPath, Pro
     for path, details in by_path.items():
         kind, context = details[0]["type"], details[0].get("ctx", {})
         if kind == "extra_forbidden":
-            yield path, Problem(draft.where(path), "unknown key", mend_unknown(path))
+            yield path, Problem(draft.where(path), "unknown key", fix_of_unknown(path))
         elif kind == "missing":
             yield path, Problem(draft.where(path), "missing", f"give {_description(path)}")
         elif kind == "union_tag_not_found":

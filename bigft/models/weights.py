@@ -90,7 +90,7 @@ def check_fit(
         Problem(
             "model.model_name_or_path",
             f"the weights of {name!r} do not fit its config: {_listed(keys, IN_REFUSAL)} ({how})",
-            _mend(model, keys, auto_class),
+            _fix(model, keys, auto_class),
         )
         for how, keys in misfits.items()
         if keys
@@ -155,7 +155,7 @@ def _is_buffer(root: nn.Module, path: str) -> bool:
 # -- messages -----------------------------------------------------------------------------------
 
 
-def _mend(model: PreTrainedModel, keys: Sequence[str], auto_class: str) -> str:
+def _fix(model: PreTrainedModel, keys: Sequence[str], auto_class: str) -> str:
     if any(_belongs(model, key, with_head=False) for key in keys):
         return "give the config.json that belongs to the weights, or set model.from_scratch"
     fix = "name files that hold the whole head"

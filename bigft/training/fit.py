@@ -28,8 +28,8 @@ from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import Stopped, StopRequest
 from bigft.runtime.watchdog import Watchdog
+from bigft.training.batch import global_batch
 from bigft.training.best import Judge
-from bigft.training.build import Run, compute_dtype, global_batch
 from bigft.training.checkpoint import (
     CheckpointStore,
     TrainerState,
@@ -40,6 +40,7 @@ from bigft.training.engine import build_engine
 from bigft.training.export import export_model
 from bigft.training.loop import Loop, Tick
 from bigft.training.optimizers import OPTIMIZERS, checkpoint_bytes, parameter_groups
+from bigft.training.run import Run, compute_dtype
 
 SLOW_DISK = 50e6  # bytes per second
 

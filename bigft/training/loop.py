@@ -17,13 +17,13 @@ from bigft.runtime.failpoints import failpoint
 from bigft.runtime.process_group import World
 from bigft.runtime.signals import Stopped, StopRequest
 from bigft.training.best import Judge
-from bigft.training.build import Run
 from bigft.training.checkpoint import CheckpointStore, TrainerState
 from bigft.training.evaluate import Evaluation, evaluate
 from bigft.training.log_interval import LogInterval
 from bigft.training.nonfinite import skip_step
 from bigft.training.optimizers import learning_rate_factor, set_learning_rate
 from bigft.training.replicas import differing
+from bigft.training.run import Run
 from bigft.training.step import StepCounts, count, train_step
 
 Tick = Callable[[str], None]

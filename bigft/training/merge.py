@@ -18,13 +18,13 @@ from bigft.config.sections import RunConfig
 from bigft.data.source import splits_of
 from bigft.runtime.clock import clock_of
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.build import compute_dtype
 from bigft.training.export import (
     check_stored,
     replace_directory,
     tensors_to_store,
     write_model,
 )
+from bigft.training.run import compute_dtype
 from bigft.training.trained import Trained, on_its_base
 
 MERGEABLE = ("lora", "dora", "qlora", "ia3")

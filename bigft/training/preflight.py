@@ -26,14 +26,19 @@ from bigft.runtime.launcher import Launch
 from bigft.runtime.machine import check_accelerators, check_libraries, check_port
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
+from bigft.training.batch import global_batch
 from bigft.training.best import Judge
-from bigft.training.build import Run, global_batch, prepare
 from bigft.training.export import unsaved_generation_fields, write_model
+from bigft.training.inputs import prepare
 from bigft.training.optimizers import checkpoint_bytes
+from bigft.training.run import Run
 from bigft.training.schedule_notes import schedule_notes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+MANY_BYTES = 2e9  # of checkpoints that are all kept: worth a note
 
 
 def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
@@ -78,7 +83,8 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         raise BadInput(problems)
     run = replace(run, notes=[*run.notes, *fit_of(skeleton).notes])
     if launch.rank == 0:
-        check_space(run, skeleton, directory, launch.world_size)
+        kept = check_space(run, skeleton, directory, launch.world_size)
+        run = replace(run, notes=[*run.notes, *kept])
     if resume is not False:
         from bigft.training.checkpoint import checkpoint_to_resume
 
@@ -179,8 +185,11 @@ def _without_samples(run: Run) -> Iterator[Problem]:
         )
 
 
-def check_space(run: Run, model: PreTrainedModel, directory: RunDirectory, world_size: int) -> None:
-    """Raises BadInput if the disk is too full for the checkpoints and the model, by a lower bound.
+def check_space(
+    run: Run, model: PreTrainedModel, directory: RunDirectory, world_size: int
+) -> list[str]:
+    """A note where all of many checkpoints stay. Raises BadInput if the disk is too full for them
+    and the model, by a lower bound.
 
     model: only its shapes are looked at.
     """
@@ -200,7 +209,8 @@ def check_space(run: Run, model: PreTrainedModel, directory: RunDirectory, world
     checkpoints = max(0, checkpoints - len(directory.checkpoints()))
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     left = trainable if is_peft(run.config.adapt) else sum(p.numel() for p in model.parameters())
-    needed = checkpoints * checkpoint_bytes(run.config.optim, trainable)
+    each = checkpoint_bytes(run.config.optim, trainable)
+    needed = checkpoints * each
     needed += left * (2 if train.bf16 or train.fp16 else 4)
     place = directory.nearest()
     free = shutil.disk_usage(place).free
@@ -213,3 +223,10 @@ def check_space(run: Run, model: PreTrainedModel, directory: RunDirectory, world
                 "set train.save_total_limit, or choose another disk",
             )
         )
+    if train.save_total_limit is not None or checkpoints <= 2 or checkpoints * each < MANY_BYTES:
+        return []
+    return [
+        f"{checkpoints} checkpoints of {each / 1e9:.1f} GB or more each are kept, "
+        f"{checkpoints * each / 1e9:.1f} GB in all; train.save_total_limit: 2 keeps the newest two "
+        "and the best"
+    ]

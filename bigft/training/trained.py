@@ -27,9 +27,11 @@ from bigft.runtime.process_group import World, choose_accelerator
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.tasks.protocol import Prediction, Task
-from bigft.training.build import Run, compute_dtype, prepare, row_limit
+from bigft.training.batch import row_limit
 from bigft.training.evaluate import Evaluation, evaluate
 from bigft.training.export import ADAPTER_CONFIG
+from bigft.training.inputs import prepare
+from bigft.training.run import Run, compute_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,6 +20,7 @@ from bigft.config.sections import TrainConfig
 from bigft.runtime import lock, machine, run_directory
 from bigft.runtime.launcher import Launch
 from bigft.runtime.machine import check_accelerators, check_port
+from bigft.training import preflight
 
 Refused = Callable[..., list[str]]
 Notes = Callable[..., list[str]]
@@ -152,6 +153,20 @@ def test_a_disk_too_full_for_the_checkpoints(
     free -= 1
     (answer,) = refused("train.save_total_limit=1")
     assert "train.output_dir: 2 checkpoints and the model need" in answer
+
+
+def test_checkpoints_that_are_all_kept_are_told_with_their_size(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "MANY_BYTES", 1)
+    (told,) = [note for note in notes() if "checkpoints" in note]
+    assert told.startswith("3 checkpoints of 0.0 GB or more each are kept, 0.0 GB in all; ")
+    assert told.endswith("train.save_total_limit: 2 keeps the newest two and the best")
+    for fewer in (
+        "train.save_total_limit=2",
+        "train.num_train_epochs=2",
+    ):
+        assert [note for note in notes(fewer) if "checkpoints" in note] == []
 
 
 # -- older runs -----------------------------------------------------------------------------------

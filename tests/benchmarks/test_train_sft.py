@@ -17,7 +17,7 @@ from hf_trainers import IGNORED, Line
 from tiny import tiny_model
 
 from bigft.config.sections import RunConfig
-from bigft.training.build import prepare
+from bigft.training.inputs import prepare
 
 GSM8K = {"question": "How many?", "answer": "2 + 2 = 4\n#### 4"}
 TASK = {"instruction": "Add.", "instances": [{"input": "1 1", "output": "2"}]}

@@ -11,8 +11,8 @@ from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import StopRequest
-from bigft.training.build import prepare
 from bigft.training.fit import fit
+from bigft.training.inputs import prepare
 
 
 def train(world: World, config: dict[str, Any]) -> dict[str, Any]:

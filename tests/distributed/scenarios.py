@@ -17,10 +17,10 @@ from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.signals import StopRequest
 from bigft.tasks.protocol import Loss
 from bigft.training import step as step_module
-from bigft.training.build import prepare
 from bigft.training.checkpoint import checkpoint_to_resume
 from bigft.training.engine import build_engine
 from bigft.training.fit import fit
+from bigft.training.inputs import prepare
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
 

@@ -27,7 +27,7 @@ from distributed.ranks import run_ranks
 from distributed.scenarios import train, train_averaging_per_micro_batch
 
 from bigft.config.sections import RunConfig
-from bigft.training.build import prepare
+from bigft.training.inputs import prepare
 
 pytestmark = pytest.mark.distributed
 

@@ -19,9 +19,10 @@ from bigft.config.sections import RunConfig
 from bigft.runtime.clock import clock_of
 from bigft.runtime.launcher import Launch
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.build import Run, prepare
 from bigft.training.checkpoint import checkpoint_to_resume
+from bigft.training.inputs import prepare
 from bigft.training.preflight import preflight
+from bigft.training.run import Run
 from bigft.training.trained import Trained
 
 pytestmark = pytest.mark.distributed

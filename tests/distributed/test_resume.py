@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.build import prepare
 from bigft.training.checkpoint import TrainerState, checkpoint_to_resume
+from bigft.training.inputs import prepare
 
 pytestmark = pytest.mark.distributed
 

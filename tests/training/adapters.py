@@ -11,8 +11,9 @@ from bigft.config import load_config, resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.build import Run, prepare
 from bigft.training.export import export_model
+from bigft.training.inputs import prepare
+from bigft.training.run import Run
 
 ALONE = World(0, 0, 1, torch.device("cpu"), None)
 

@@ -19,11 +19,11 @@ from bigft.models.heads.token import attach_token_head
 from bigft.runtime.lock import LockLost
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
-from bigft.training.build import prepare
 from bigft.training.checkpoint import CheckpointStore, TrainerState
 from bigft.training.engine import build_engine
 from bigft.training.evaluate import evaluate
 from bigft.training.export import export_model
+from bigft.training.inputs import prepare
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
 HEADED = "AutoModelForTokenClassification"

@@ -19,8 +19,8 @@ from training.scenarios import evaluate_split
 from bigft.config.sections import RunConfig
 from bigft.data.records import IGNORE_INDEX
 from bigft.runtime.process_group import World
-from bigft.training.build import prepare
 from bigft.training.evaluate import evaluate
+from bigft.training.inputs import prepare
 
 ALONE = World(0, 0, 1, torch.device("cpu"), None)
 TIMES = {"runtime", "samples_per_second"}

@@ -15,7 +15,7 @@ from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint.manifest import Damaged, Manifest
 
 if TYPE_CHECKING:
-    from bigft.training.build import Run
+    from bigft.training.run import Run
 
 KEY = "train.resume_from_checkpoint"
 # What a run that branches off from another's checkpoint may choose anew.
@@ -53,7 +53,8 @@ def resume_fingerprint(
     arithmetic: `bigft.runtime.machine.arithmetic`; None where there are no ranks yet.
     """
     from bigft.models.load import load_model_config
-    from bigft.training.build import global_batch, versions
+    from bigft.training.batch import global_batch
+    from bigft.training.run import versions
 
     config = run.config
     train, data, model = config.train, config.data, config.model

@@ -19,7 +19,9 @@ from bigft.config.sections import RunConfig
 from bigft.data.tag_schemes import Scheme
 from bigft.data.tag_spellings import Tagging
 from bigft.tasks.token_classification import TokenClassification
-from bigft.training.build import Run, global_batch, prepare, versions
+from bigft.training.batch import global_batch
+from bigft.training.inputs import prepare
+from bigft.training.run import Run, versions
 
 Row = tuple[list[str], list[str | None]]
 TRAIN: list[Row] = [
