@@ -146,11 +146,18 @@ def test_a_verb_may_import_torch_inside_a_function_or_for_its_types(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "path", ["bigft/ops/a.py", "csrc/op/kernels.cu", "tests/ops/test_a.py", "setup.py"]
+    ("path", "most"),
+    [
+        ("bigft/ops/a.py", 350),
+        ("csrc/op/kernels.cu", 400),
+        ("tests/ops/test_a.py", 400),
+        ("setup.py", 400),
+    ],
 )
-def test_a_file_of_401_lines_is_found(path: str, tmp_path: Path) -> None:
-    assert file_lengths(plant(tmp_path, {path: "\n" * 400})) == []
-    assert file_lengths(plant(tmp_path, {path: "\n" * 401})) == [f"{path}: 401 lines, over 400"]
+def test_a_file_of_a_line_too_many_is_found(path: str, most: int, tmp_path: Path) -> None:
+    assert file_lengths(plant(tmp_path, {path: "\n" * most})) == []
+    complaint = f"{path}: {most + 1} lines, over {most}"
+    assert file_lengths(plant(tmp_path, {path: "\n" * (most + 1)})) == [complaint]
 
 
 def test_a_launch_script_of_60_lines_is_found(tmp_path: Path) -> None:

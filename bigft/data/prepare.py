@@ -25,11 +25,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bigft.config.errors import BadInput, Problem, collect
-from bigft.data.cache import appearing, cache_root, fingerprint, prepared
+from bigft.data.cache import appearing
 from bigft.data.records import Feature, Record
 from bigft.data.workers import map_in_order, num_cores
-
-__all__ = ["PreparedSplit", "appearing", "cache_root", "fingerprint", "prepare_split", "prepared"]
 
 Encode = Callable[[Record], list[Feature]]
 

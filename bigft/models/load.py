@@ -1,13 +1,12 @@
-"""Tokenizer and model from a directory or a hub, checked against each other before any training."""
+"""A model and its config from a directory or a hub, checked before any training."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem, reason
 from bigft.config.sections import ModelConfig
-from bigft.config.tasks import Reads
 from bigft.models.files import readers, weight_files
 from bigft.models.heads.labels import draw_anew, label_parameters, take_rows
 from bigft.models.layers import head_modules
@@ -15,101 +14,7 @@ from bigft.models.refusals import incomplete, not_loaded, weights_not_loaded
 from bigft.models.weights import check_fit
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-BYTE_LEVEL_SPACE = "\u0120"  # how byte-level vocabularies write the space
-# Architectures after fairseq's RoBERTa: the first token's position is pad_token_id + 1.
-POSITIONS_AFTER_PAD = {
-    *("roberta", "roberta-prelayernorm", "camembert", "xlm-roberta", "xlm-roberta-xl"),
-    *("data2vec-text", "longformer", "mpnet", "luke", "xmod", "ibert", "layoutlmv3"),
-}
-
-
-class Needs(NamedTuple):
-    """tokens: that the tokenizer must have.  words: each word comes with its space, and the
-    tokenizer is a fast one, which can tell what became of a word."""
-
-    tokens: tuple[str, ...]
-    words: bool = False
-
-
-# By what a task's model is given (`reads` in bigft/config/tasks.py). Running text is read as the
-# model was pretrained to.
-NEEDS: dict[Reads, Needs] = {
-    "words": Needs(("pad",), words=True),
-    "text": Needs(("pad",)),
-    "masked-text": Needs(("pad", "mask")),
-    "completion": Needs(("pad", "eos")),
-}
-
-
-def load_tokenizer(model: ModelConfig, reads: Reads = "words") -> PreTrainedTokenizerBase:
-    """The run's tokenizer, with the tokens that its task needs. Where running text has no pad token
-    of its own, eos pads.
-
-    Raises BadInput, naming the key, if it cannot be found or used.
-    """
-    from transformers import AutoTokenizer
-
-    needs = NEEDS[reads]
-    name = model.tokenizer_name or model.model_name_or_path
-    key = "model.tokenizer_name" if model.tokenizer_name else "model.model_name_or_path"
-    options = {"add_prefix_space": True} if needs.words else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=model.revision, trust_remote_code=False, **options
-        )
-    except Exception as error:  # of every kind, KeyError too, for files that are damaged
-        raise not_loaded(key, name, error) from error
-    problems = []
-    if needs.words and not tokenizer.is_fast:
-        problems.append(
-            Problem(
-                key,
-                f"{name} has only a slow tokenizer, which cannot tell words from tokens",
-                "set model.tokenizer_name to one with a tokenizer.json",
-            )
-        )
-    if not needs.words and tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    problems += [
-        Problem(
-            key,
-            f"the tokenizer of {name} has no {token} token",
-            f'add "{token}_token" to its tokenizer_config.json or name another one in '
-            "model.tokenizer_name",
-        )
-        for token in needs.tokens
-        if getattr(tokenizer, f"{token}_token_id") is None
-    ]
-    if problems:
-        raise BadInput(problems)
-    if needs.words:
-        _read_words_as_text(tokenizer)
-    return tokenizer
-
-
-def tokenizer_notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What a user should know of a tokenizer that was loaded, one sentence each."""
-    if tokenizer.pad_token_id != tokenizer.eos_token_id:
-        return []
-    return [f"rows are padded with the eos token {tokenizer.eos_token}: padding is no target"]
-
-
-def _read_words_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Byte-level vocabularies spell a word with the space before it: words must come with one.
-
-    Not every class heeds add_prefix_space, so what counts is what a lone word becomes. The change
-    is part of the tokenizer and is saved with it.
-    """
-    from tokenizers import normalizers
-
-    backend = tokenizer.backend_tokenizer
-    (first, *_) = tokenizer(["a"], is_split_into_words=True, add_special_tokens=False).tokens()
-    if "ByteLevel" in str(backend.pre_tokenizer) and not first.startswith(BYTE_LEVEL_SPACE):
-        space = normalizers.Prepend(" ")
-        before = backend.normalizer
-        backend.normalizer = space if before is None else normalizers.Sequence([before, space])
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
@@ -150,53 +55,6 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
             if is_dropout and isinstance(value, (int, float)) and not isinstance(value, bool):
                 setattr(config, field, model.dropout)
     return config
-
-
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
-    """Raises BadInput if a token id of the tokenizer has no row in the model's embedding."""
-    rows = getattr(config.get_text_config(), "vocab_size", None)
-    if rows is None:
-        return
-    token, highest = max(tokenizer.get_vocab().items(), key=lambda each: each[1])
-    if highest >= rows:  # ids may have holes: their number says nothing
-        raise BadInput(
-            Problem(
-                "model.tokenizer_name",
-                f"the tokenizer's token {token!r} has the id {highest}, the model's embedding "
-                f"{rows} rows (ids up to {rows - 1})",
-                "use the model's own tokenizer",
-            )
-        )
-
-
-class Limit(NamedTuple):
-    """tokens: of a row at most.  source: what says so, and what overrides it."""
-
-    tokens: int
-    source: str
-
-
-def max_positions(config: PretrainedConfig, model: ModelConfig) -> Limit | None:
-    """The longest sequence that the model takes; None where it does not say."""
-    text = config.get_text_config()
-    names = ("max_position_embeddings", "max_encoder_position_embeddings")
-    name = next((name for name in names if getattr(text, name, None) is not None), None)
-    if name is None:
-        return None
-    tokens = getattr(text, name)
-    if config.model_type in POSITIONS_AFTER_PAD:
-        tokens -= config.pad_token_id + 1
-    spelled = text.attribute_map.get(name, name)
-    if model.config_overrides.keys() & {name, spelled}:
-        return Limit(tokens, f"{spelled} in model.config_overrides")
-    return Limit(tokens, f"{spelled} in config.json (model.config_overrides overrides it)")
-
-
-def tokenizer_limit(tokenizer: PreTrainedTokenizerBase) -> Limit | None:
-    """The longest sequence that the tokenizer is meant for; None where it does not say."""
-    source = "model_max_length in tokenizer_config.json (data.max_seq_length overrides it)"
-    tokens = tokenizer.model_max_length
-    return Limit(tokens, source) if 0 < tokens < 10**9 else None
 
 
 def load_model(

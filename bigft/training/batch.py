@@ -9,11 +9,7 @@ from bigft.config.sections import RunConfig
 from bigft.models.adapt import (
     virtual_tokens,
 )
-from bigft.models.load import (
-    Limit,
-    max_positions,
-    tokenizer_limit,
-)
+from bigft.models.limits import Limit, max_positions, tokenizer_limit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

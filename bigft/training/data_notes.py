@@ -8,9 +8,7 @@ import numpy as np
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import DataConfig
-from bigft.data.prepare import (
-    PreparedSplit,
-)
+from bigft.data.prepare import PreparedSplit
 
 if TYPE_CHECKING:
     pass

@@ -16,23 +16,13 @@ from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.fields import Decides, options_that_decide
 from bigft.config.sections import DataConfig, RunConfig
 from bigft.config.tasks import CausalLM
+from bigft.data.cache import appearing, cache_root, fingerprint, prepared
 from bigft.data.formats.files import check_is_regular
-from bigft.data.prepare import (
-    PreparedSplit,
-    appearing,
-    cache_root,
-    fingerprint,
-    prepare_split,
-    prepared,
-)
+from bigft.data.prepare import PreparedSplit, prepare_split
 from bigft.data.source import input_files, version_of
 from bigft.data.tag_spellings import Tagging
-from bigft.models.load import (
-    check_vocabulary,
-    load_model_config,
-    load_tokenizer,
-    tokenizer_notes,
-)
+from bigft.models.load import load_model_config
+from bigft.models.tokenizers import check_vocabulary, load_tokenizer, tokenizer_notes
 from bigft.tasks import TASKS
 from bigft.tasks.causal_lm.template_source import writes_clock
 from bigft.tasks.protocol import Reading

@@ -14,9 +14,7 @@ from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig, TrainConfig
 from bigft.data.order import Order
-from bigft.data.prepare import (
-    PreparedSplit,
-)
+from bigft.data.prepare import PreparedSplit
 from bigft.data.records import Feature
 from bigft.data.tag_spellings import Tagging
 from bigft.models.adapt import (
@@ -25,10 +23,7 @@ from bigft.models.adapt import (
     freezes_base,
     load_options,
 )
-from bigft.models.load import (
-    load_model,
-    load_model_config,
-)
+from bigft.models.load import load_model, load_model_config
 from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything
 from bigft.tasks.protocol import Task

@@ -21,7 +21,8 @@ from bigft.data.tag_spellings import Tagging
 from bigft.models.adapt import load_options
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.heads.labels import labels_by_id
-from bigft.models.load import load_model, load_model_config, load_tokenizer
+from bigft.models.load import load_model, load_model_config
+from bigft.models.tokenizers import load_tokenizer
 from bigft.runtime.machine import check_libraries
 from bigft.runtime.process_group import World, choose_accelerator
 from bigft.runtime.run_directory import RunDirectory

@@ -26,15 +26,9 @@ from transformers import BertModel, PreTrainedModel, T5Config
 from bigft.config.errors import BadInput
 from bigft.config.sections import ModelConfig
 from bigft.config.tasks import Reads
-from bigft.models.load import (
-    check_vocabulary,
-    load_model,
-    load_model_config,
-    load_tokenizer,
-    max_positions,
-    tokenizer_limit,
-    tokenizer_notes,
-)
+from bigft.models.limits import max_positions, tokenizer_limit
+from bigft.models.load import load_model, load_model_config
+from bigft.models.tokenizers import check_vocabulary, load_tokenizer, tokenizer_notes
 from bigft.runtime.seeding import seed_everything
 
 AUTO_CLASS = "AutoModelForTokenClassification"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
@@ -24,11 +22,12 @@ from bigft.tasks import lm_batch
 from bigft.tasks.causal_lm.chat_template import Rendered, Renderer
 from bigft.tasks.causal_lm.conversations import columns, last_prompt, normalised
 from bigft.tasks.causal_lm.template_source import use_template
+from bigft.tasks.causal_lm.tokens import Tokens
 from bigft.tasks.causal_lm.turns import is_learnt
 from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
 from bigft.tasks.round_trip import RoundTrip
-from bigft.tasks.scores.language_model import LanguageModelMetric
+from bigft.tasks.scores.language_model import LanguageModelMetric, compiled
 from bigft.tasks.unlearnable import NO_TEXT, NO_TOKEN
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class CausalLM:
         self.generation = config.task.generation
         self._max_length, self._cut_by = max_length, cut_by
         self.labels: list[str] = []
-        self._pattern = _compiled(self._options.exact_match_pattern)
+        self._pattern = compiled(self._options.exact_match_pattern)
         if not tokenizer.is_fast:
             raise BadInput(
                 Problem(
@@ -130,7 +129,7 @@ class CausalLM:
 
     def _row(self, record: Record, rendered: Rendered) -> Feature:
         """A token that holds a character of an answer is a target, at a border too."""
-        tokens = self._tokenised(rendered.text)
+        tokens = Tokens.of(self.tokenizer, rendered.text)
         is_target_T = np.zeros(len(tokens.ids_T), dtype=bool)
         notes: list[str] = []
         for start, end in rendered.answers:
@@ -153,13 +152,6 @@ class CausalLM:
             prompt = tokens.holding(rendered.prompt, len(rendered.text)).start
         row = self._cut(record, tokens.ids_T[:length], is_target_T[:length], prompt)
         return replace(row, notes=tuple(notes))
-
-    def _tokenised(self, text: str) -> _Tokens:
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        starts_T, ends_T = np.array(encoded["offset_mapping"]).reshape(-1, 2).T
-        return _Tokens(encoded["input_ids"], starts_T, ends_T)
 
     def _cut(self, record: Record, ids_T: list[int], is_target_T: Any, prompt: int = 0) -> Feature:
         """The row up to its bound; position t's label is token t + 1, if that is a target."""
@@ -295,7 +287,7 @@ class CausalLM:
         """What `write` returns of a model that has learnt the record's last answer: what the
         template makes of it, which may be more than the message holds, or less."""
         (rendered,) = self.renderer.answers(record.fields, record.where, last_only=True)
-        tokens = self._tokenised(rendered.text)
+        tokens = Tokens.of(self.tokenizer, rendered.text)
         return self._written(tokens.ids_T[tokens.holding(*rendered.answers[-1])])
 
     def _written(self, ids_T: list[int]) -> str:
@@ -337,41 +329,10 @@ class CausalLM:
         return [Feature(record.index, 0, 1, ids_T, labels_T, {"prompt": [len(ids_T)]})]
 
 
-class _Tokens(NamedTuple):
-    """Of a text: ids, and at which character each token starts and ends."""
-
-    ids_T: list[int]
-    starts_T: NDArray[np.int64]
-    ends_T: NDArray[np.int64]
-
-    def holding(self, start: int, end: int) -> slice:
-        """The tokens that hold any of these characters."""
-        return slice(
-            int(np.searchsorted(self.ends_T, start, side="right")),
-            int(np.searchsorted(self.starts_T, end, side="left")),
-        )
-
-    def extent(self, start: int, end: int) -> slice:
-        """These characters, and what else the tokens hold that hold them."""
-        held = self.holding(start, end)
-        starts, ends = self.starts_T[held].tolist(), self.ends_T[held].tolist()
-        return slice(min([start, *starts]), max([end, *ends]))
-
-
 def _said(fields: Mapping[str, Any]) -> str:
     """The texts that are to be learnt, one behind the other."""
     learnt = [message for message in fields.get("messages", ()) if is_learnt(message)]
     return "".join([fields.get("text", ""), *(each.get("content", "") for each in learnt)])
-
-
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        what = f"{pattern!r} is no regular expression ({error})"
-        raise BadInput(Problem("task.exact_match_pattern", what, "fix it")) from error
 
 
 def _no_target(record: Record, lost: int, max_length: int | None, cut_by: str) -> Problem:

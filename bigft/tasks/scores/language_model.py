@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from bigft.config.errors import BadInput, Problem
 from bigft.data.records import Record
 from bigft.tasks.protocol import Prediction
 
@@ -84,3 +85,14 @@ def final_answer(text: str, pattern: re.Pattern[str] | None) -> str | None:
             return None
         text = found[-1][1 if pattern.groups else 0] or ""
     return THOUSANDS.sub("", text.strip().removesuffix("."))
+
+
+def compiled(pattern: str | None) -> re.Pattern[str] | None:
+    """task.exact_match_pattern. Raises BadInput for one that is no regular expression."""
+    if pattern is None:
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        what = f"{pattern!r} is no regular expression ({error})"
+        raise BadInput(Problem("task.exact_match_pattern", what, "fix it")) from error

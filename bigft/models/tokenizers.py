@@ -1,0 +1,119 @@
+"""A run's tokenizer: what its task needs of it, and whether it fits the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from bigft.config.errors import BadInput, Problem
+from bigft.config.sections import ModelConfig
+from bigft.config.tasks import Reads
+from bigft.models.refusals import not_loaded
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+BYTE_LEVEL_SPACE = "\u0120"  # how byte-level vocabularies write the space
+
+
+class Needs(NamedTuple):
+    """tokens: that the tokenizer must have.  words: each word comes with its space, and the
+    tokenizer is a fast one, which can tell what became of a word."""
+
+    tokens: tuple[str, ...]
+    words: bool = False
+
+
+# By what a task's model is given (`reads` in bigft/config/tasks.py). Running text is read as the
+# model was pretrained to.
+NEEDS: dict[Reads, Needs] = {
+    "words": Needs(("pad",), words=True),
+    "text": Needs(("pad",)),
+    "masked-text": Needs(("pad", "mask")),
+    "completion": Needs(("pad", "eos")),
+}
+
+
+def load_tokenizer(model: ModelConfig, reads: Reads = "words") -> PreTrainedTokenizerBase:
+    """The run's tokenizer, with the tokens that its task needs. Where running text has no pad token
+    of its own, eos pads.
+
+    Raises BadInput, naming the key, if it cannot be found or used.
+    """
+    from transformers import AutoTokenizer
+
+    needs = NEEDS[reads]
+    name = model.tokenizer_name or model.model_name_or_path
+    key = "model.tokenizer_name" if model.tokenizer_name else "model.model_name_or_path"
+    options = {"add_prefix_space": True} if needs.words else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=model.revision, trust_remote_code=False, **options
+        )
+    except Exception as error:  # of every kind, KeyError too, for files that are damaged
+        raise not_loaded(key, name, error) from error
+    problems = []
+    if needs.words and not tokenizer.is_fast:
+        problems.append(
+            Problem(
+                key,
+                f"{name} has only a slow tokenizer, which cannot tell words from tokens",
+                "set model.tokenizer_name to one with a tokenizer.json",
+            )
+        )
+    if not needs.words and tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    problems += [
+        Problem(
+            key,
+            f"the tokenizer of {name} has no {token} token",
+            f'add "{token}_token" to its tokenizer_config.json or name another one in '
+            "model.tokenizer_name",
+        )
+        for token in needs.tokens
+        if getattr(tokenizer, f"{token}_token_id") is None
+    ]
+    if problems:
+        raise BadInput(problems)
+    if needs.words:
+        _read_words_as_text(tokenizer)
+    return tokenizer
+
+
+def tokenizer_notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a user should know of a tokenizer that was loaded, one sentence each."""
+    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return []
+    return [f"rows are padded with the eos token {tokenizer.eos_token}: padding is no target"]
+
+
+def _read_words_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Byte-level vocabularies spell a word with the space before it: words must come with one.
+
+    Not every class heeds add_prefix_space, so what counts is what a lone word becomes. The change
+    is part of the tokenizer and is saved with it.
+    """
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    (first, *_) = tokenizer(["a"], is_split_into_words=True, add_special_tokens=False).tokens()
+    if "ByteLevel" in str(backend.pre_tokenizer) and not first.startswith(BYTE_LEVEL_SPACE):
+        space = normalizers.Prepend(" ")
+        before = backend.normalizer
+        backend.normalizer = space if before is None else normalizers.Sequence([before, space])
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    """Raises BadInput if a token id of the tokenizer has no row in the model's embedding."""
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is None:
+        return
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda each: each[1])
+    if highest >= rows:  # ids may have holes: their number says nothing
+        raise BadInput(
+            Problem(
+                "model.tokenizer_name",
+                f"the tokenizer's token {token!r} has the id {highest}, the model's embedding "
+                f"{rows} rows (ids up to {rows - 1})",
+                "use the model's own tokenizer",
+            )
+        )
