@@ -68,17 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    from bigft.runtime.logs import quiet_libraries
+    from bigft.runtime.remote_code import fetch_no_code
+
+    quiet_libraries()
+    fetch_no_code()
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0
     if words[0] == "--version":
         print(f"bigft {__version__}")
         return 0
-    from bigft.runtime.logs import quiet_libraries
-    from bigft.runtime.remote_code import fetch_no_code
-
-    quiet_libraries()
-    fetch_no_code()
     verb, *rest = words
     if verb not in VERBS:
         from difflib import get_close_matches
