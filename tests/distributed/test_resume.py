@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_run_is_refused(
 
     same = write_data(TARGETS)
     assert "saved by 1 ranks, these are 2; start 1 ranks" in refusal(2, same)
-    assert "trained with global_batch_size 8, this config says 4; keep" in refusal(
+    assert "trained with train.global_batch_size null, this config says 4; keep" in refusal(
         1, same, train__global_batch_size=4
     )
     assert (

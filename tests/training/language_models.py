@@ -58,7 +58,10 @@ def language_model(architecture: str) -> tuple[Any, Any]:
         return mixture(architecture), chat_tokenizer(CHATML)
     options = TIED.get(architecture, {})
     if architecture == "m2m_100":
-        return tiny_seq2seq(architecture, **options), NllbTokenizer()
+        words = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", "\u2581a", "\u2581b", "a", "b"]
+        vocabulary = {word: number for number, word in enumerate(words)}
+        merges = [("\u2581", "a"), ("\u2581", "b")]
+        return tiny_seq2seq(architecture, **options), NllbTokenizer(vocabulary, merges)
     if is_seq2seq(architecture):
         return tiny_seq2seq(architecture, **options), eos_tokenizer()
     options = {"vocab_size": 300, "num_labels": 2, **options}
