@@ -1,5 +1,5 @@
-"""What leaves nothing of a record's targets to learn: a note where it is so of some records, a
-refusal where it is so of the whole training set."""
+"""What leaves nothing of a record to learn, or to learn it from: a note where it is so of some
+records, a refusal where it is so of the whole training set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from bigft.data.prepare import PreparedSplit
 
 NO_TEXT = "learn nothing that their answers say: the chat template writes none of it"
 NO_TOKEN = "learn no letter of their targets: the tokenizer has no token for any of them"
+NO_INPUT = "hold no letter that the tokenizer has a token for"
+UNKNOWN_INPUT = "hold characters that the tokenizer has no token for: the model does not see them"
 # Note -> key, what is wrong, how to fix it.
 OF_ALL = {
     NO_TEXT: (
@@ -24,6 +26,12 @@ OF_ALL = {
         "the tokenizer has no token for any letter of the targets: only unknown tokens could be "
         "learnt",
         "choose a model whose tokenizer knows the script of the targets",
+    ),
+    NO_INPUT: (
+        "model.model_name_or_path",
+        "the tokenizer has no token for any letter of the texts: the model would see unknown "
+        "tokens only",
+        "choose a model whose tokenizer knows the script of the texts",
     ),
 }
 

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VOCABULARY = "task.json"
+# Of tokenizer_config.json, what changes rows or notes and is in no tokenizer.json.
+SETTINGS = (
+    *("truncation_side", "padding_side", "split_special_tokens", "clean_up_tokenization_spaces"),
+    *("add_bos_token", "add_eos_token", "src_lang", "tgt_lang"),
+)
 
 
 def prepare(
@@ -101,7 +106,7 @@ def prepare(
         {
             "task": options_that_decide(config.task, Decides.ROWS),
             "data": options_that_decide(config.data, Decides.ROWS),
-            "tokenizer": _identity(tokenizer),
+            "tokenizer": identity(tokenizer),
             "max_length": [max_length, cut_by],
             "labels": labels and list(labels),
             "clock": clock.isoformat() if is_dated else None,
@@ -137,7 +142,7 @@ def _template(data: DataConfig) -> list[str]:
     return [file]
 
 
-def _identity(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+def identity(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     """All of a tokenizer that decides which ids a text becomes."""
     if tokenizer.is_fast:
         inner = tokenizer.backend_tokenizer.to_str()
@@ -145,7 +150,8 @@ def _identity(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
         with tempfile.TemporaryDirectory() as folder:
             files = sorted(map(Path, tokenizer.save_vocabulary(folder)))
             inner = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    return [inner, tokenizer.special_tokens_map, tokenizer.chat_template]
+    settings = [getattr(tokenizer, name, None) for name in SETTINGS]
+    return [inner, tokenizer.special_tokens_map, tokenizer.chat_template, settings]
 
 
 def _content(directory: Path, labels: list[str]) -> str:

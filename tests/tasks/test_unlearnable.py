@@ -9,11 +9,15 @@ import pytest
 from tasks.causal import causal_task, talk
 from tasks.pairs import record, task
 from tasks.test_round_trip import unigram
+from tiny import LABELS, letter_tokenizer
 from tiny_seq2seq import tiny_seq2seq
 from tokenizers import processors
 
+from bigft.config.load import load_config
 from bigft.data.prepare import prepare_split
-from bigft.tasks.unlearnable import NO_TOKEN, unlearnable
+from bigft.data.records import Record
+from bigft.tasks.token_classification import TokenClassification
+from bigft.tasks.unlearnable import NO_INPUT, NO_TOKEN, UNKNOWN_INPUT, unlearnable
 
 CHINESE = "\u4f60\u597d, \u4f60."
 
@@ -61,3 +65,52 @@ def test_targets_of_unknown_tokens_alone_are_refused_where_they_are_all(
         1,
     )
     assert told(tmp_path / "some", one, [unknown, known]) == ([], 1)
+
+
+def test_sources_of_unknown_tokens_alone_are_refused_where_they_are_all(tmp_path: Path) -> None:
+    one = task(t5_tokenizer(), tiny_seq2seq())
+    unknown, known = record(CHINESE, "hello", 0), record(f"{CHINESE} a", "hello", 1)
+    (why,), _ = told(tmp_path / "all", one, [unknown])
+    assert why.startswith("model.model_name_or_path: the tokenizer has no token for any letter of ")
+    assert "in all 1 records of train (first " in why
+    assert told(tmp_path / "some", one, [unknown, known])[0] == []
+    notes = [one.encode(each)[0].notes for each in (unknown, known, record("a", "hello", 2))]
+    assert [NO_INPUT in each for each in notes] == [True, False, False]
+    assert [UNKNOWN_INPUT in each for each in notes] == [False, True, False]
+
+
+def test_a_target_that_is_its_source_is_noted() -> None:
+    one = task(t5_tokenizer(), tiny_seq2seq())
+    (same,), (other,) = one.encode(record("a", "a", 0)), one.encode(record("a", "hello", 1))
+    assert "have a target that is their source" in same.notes
+    assert not any("their source" in note for note in other.notes)
+
+
+def test_words_of_which_none_is_known_are_refused_where_they_are_all(tmp_path: Path) -> None:
+    one = words_task()
+    unknown, known = words_record(0, "\u4f60", "."), words_record(1, "\u4f60", "a")
+    (why,), _ = told(tmp_path / "all", one, [unknown])
+    assert why.startswith("model.model_name_or_path: the tokenizer has no token for any letter of ")
+    assert told(tmp_path / "some", one, [unknown, known])[0] == []
+    assert one.encode(known)[0].notes == (UNKNOWN_INPUT,)
+    assert one.encode(words_record(2, "a", "b"))[0].notes == ()
+
+
+def words_task() -> Any:
+    config = load_config(None, ["task=token-classification", "model.model_name_or_path=m",
+                                "data.train_file=t", "train.output_dir=out"]).config  # fmt: skip
+    return TokenClassification(config, letter_tokenizer(), LABELS, 16)
+
+
+def words_record(index: int, *words: str) -> Record:
+    return Record(index, {"tokens": list(words), "tags": ["O"] * len(words)}, "a.conll", index + 1)
+
+
+def test_targets_are_cut_at_the_right_whatever_the_tokenizer_says() -> None:
+    tokenizer = t5_tokenizer()
+    tokenizer.truncation_side = "left"
+    one = task(tokenizer, tiny_seq2seq(), max_target_length=3)
+    whole = tokenizer(text_target="hello a hello a").input_ids
+    (row,) = one.encode(record("a", "hello a hello a", 0))
+    assert row.labels_T == [*whole[:2], whole[-1]]
+    assert tokenizer.truncation_side == "left"

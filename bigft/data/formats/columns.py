@@ -19,6 +19,9 @@ DOCUMENT_START = "-DOCSTART-"
 
 # In a file of spaces "# O" is the token "#"; only this can be nothing but a comment.
 KEY_VALUE_COMMENT = re.compile(r"# [\w.:-]+( [\w.:-]+)? = ")
+# CoNLL-2012 and MultiCoNER.
+SOURCE = re.compile(r"#\t\w+://")  # GermEval
+BEGIN_OR_ID = re.compile(r"#(begin|end) document|# id \S+\s+domain=")
 WORD_NUMBER = re.compile(r"\d+")
 NO_WORD = re.compile(r"\d+[-.]\d+")  # a multi-word range or an empty node
 
@@ -37,8 +40,10 @@ class Layout(NamedTuple):
     def is_comment(self, line: str) -> bool:
         if self.number is not None:
             return line.startswith("#")
+        if BEGIN_OR_ID.match(line):
+            return True
         if self.separator == "\t":
-            return line.startswith("# ") and "\t" not in line
+            return SOURCE.match(line) is not None or (line.startswith("# ") and "\t" not in line)
         return KEY_VALUE_COMMENT.match(line) is not None
 
 

@@ -39,7 +39,8 @@ class Form(NamedTuple):
 def columns(text: str | int | None, label: str | int | None) -> frozenset[str]:
     """The fields that `normalised` may take, given the names that the config gives."""
     named = frozenset(str(name) for name in (text, label) if name is not None)
-    return named or frozenset(FURTHER_FIELDS).union(*(form.fields for form in FORMS.values()))
+    further = (*FURTHER_FIELDS, *UNREAD)
+    return named or frozenset(further).union(*(form.fields for form in FORMS.values()))
 
 
 def normalised(
@@ -234,6 +235,8 @@ FORMS: dict[str, Form] = {
 }
 # What a record of some form may have beside the fields that tell the form.
 FURTHER_FIELDS = ("system", "tools", "input", "history")
+# What other tools read of such a record, and this one does not.
+UNREAD = ("system_prompt", "functions", "chat_template_kwargs")
 
 
 # -- their parts --------------------------------------------------------------------------------
@@ -295,6 +298,10 @@ def _notes(given: Fields, sample: Fields) -> list[str]:
         for name, value in given.items()
         if _marks(name, value, messages)
     ]
+    notes += [f"hold a field {name!r}, which is not read" for name in UNREAD if given.get(name)]
+    if isinstance(given.get("label"), bool) and messages:
+        notes += ["hold a field 'label' that is true or false, which is not read: what is false is "
+                  "learnt too"]  # fmt: skip
     first = messages[0] if messages else {}
     if first.get("role") in SYSTEM and given.get("system") not in (None, "", first["content"]):
         notes += ["hold a field 'system', which is not read: a turn of the system says otherwise"]

@@ -68,7 +68,7 @@ def _message(value: Any, where: str) -> Message:
         message["tool_calls"] = _tool_calls(message["tool_calls"], where)
     if message.get("function_call"):
         message["function_call"] = _call(message["function_call"], where)
-    calls = value.get("tool_calls") or value.get("function_call")
+    calls = message.get("tool_calls") or message.get("function_call")  # none is no call
     if content is None and calls:
         return message
     if not isinstance(content, str):
@@ -103,9 +103,21 @@ def tools_of(value: Any) -> Any:
     if not isinstance(tools, list):
         return tools
     return [
-        _decoded(tool, f"schema {at} of `tools`", "write an object")
+        _schema(_decoded(tool, f"schema {at} of `tools`", "write an object"), at)
         for at, tool in enumerate(tools, 1)
     ]
+
+
+def _schema(tool: Any, at: int) -> Any:
+    """Its parts may be JSON text, too."""
+    if not isinstance(tool, dict):
+        return tool
+    parts = {
+        name: _schema(_decoded(tool[name], f"`{name}` of schema {at}", "write an object"), at)
+        for name in ("function", "parameters")
+        if isinstance(tool.get(name), str | dict)
+    }
+    return tool | parts
 
 
 def _tool_calls(value: Any, where: str) -> Any:

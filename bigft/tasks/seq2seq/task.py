@@ -26,7 +26,7 @@ from bigft.tasks.scores.language_model import LanguageModelMetric
 from bigft.tasks.seq2seq.fields import columns, pairs
 from bigft.tasks.seq2seq.languages import matching
 from bigft.tasks.seq2seq.metric import TranslationMetric, splitting
-from bigft.tasks.unlearnable import NO_TOKEN
+from bigft.tasks.unlearnable import NO_INPUT, NO_TOKEN, UNKNOWN_INPUT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,6 +97,8 @@ class Seq2Seq:
             notes += (f"have their target cut at {longest} tokens: task.max_target_length",)
         if self._round_trip.is_unknown(target, labels_T):
             notes += (NO_TOKEN,)
+        if target == record.fields["source"]:
+            notes += ("have a target that is their source",)
         ids_T = prompt.input_ids_T
         return [Feature(record.index, 0, 1, ids_T, labels_T, lost_targets=lost, notes=notes)]
 
@@ -109,15 +111,28 @@ class Seq2Seq:
     def encode_prompt(self, record: Record) -> list[Feature]:
         source = self._options.source_prefix + record.fields["source"]
         input_ids_T, lost = self._cut(self._max_length, text=source)
-        note = f"have their source cut at {self._max_length} tokens: {self._cut_by}"
-        return [Feature(record.index, 0, 1, input_ids_T, [], notes=(note,) if lost else ())]
+        notes: tuple[str, ...] = ()
+        if lost:
+            side = " at its left end" * (self._tokenizer.truncation_side == "left")
+            notes += (f"have their source cut at {self._max_length} tokens{side}: {self._cut_by}",)
+        if self._round_trip.is_unknown(source, input_ids_T):
+            notes += (NO_INPUT,)
+        elif self._tokenizer.unk_token_id in input_ids_T:
+            notes += (UNKNOWN_INPUT,)
+        return [Feature(record.index, 0, 1, input_ids_T, [], notes=notes)]
 
     def _cut(self, max_length: int | None, **text: str) -> tuple[list[int], int]:
         """The tokens of the text, and how many were cut away; special tokens at its end stay."""
         ids_T: list[int] = self._tokenizer(**text, verbose=False).input_ids
         if max_length is None or len(ids_T) <= max_length:
             return ids_T, 0
-        cut_T = self._tokenizer(**text, truncation=True, max_length=max_length).input_ids
+        side = self._tokenizer.truncation_side
+        if "text_target" in text:  # what is written begins at its beginning
+            self._tokenizer.truncation_side = "right"
+        try:
+            cut_T = self._tokenizer(**text, truncation=True, max_length=max_length).input_ids
+        finally:
+            self._tokenizer.truncation_side = side
         return cut_T, len(ids_T) - len(cut_T)
 
     def collate(self, features: Sequence[Feature]) -> Batch:

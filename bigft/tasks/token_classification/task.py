@@ -28,7 +28,8 @@ from bigft.tasks.token_classification.fields import (
     to_bio_records,
 )
 from bigft.tasks.token_classification.metric import TaggingMetric, entities
-from bigft.tasks.token_classification.windows import NO_WORD, Windower
+from bigft.tasks.token_classification.windows import NO_WORD, Window, Windower
+from bigft.tasks.unlearnable import NO_INPUT, UNKNOWN_INPUT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -105,6 +106,7 @@ class TokenClassification:
         tags = record.fields.get("tags")
         label_all = self._config.data.label_all_tokens
         windows = self._windower.windows(record.fields["tokens"])
+        notes = self._unknown_words(record.fields["tokens"], windows)
         features = []
         for number, window in enumerate(windows):
             labels_T = [IGNORE_INDEX] * len(window.input_ids_T)
@@ -123,9 +125,22 @@ class TokenClassification:
                     window.input_ids_T,
                     labels_T,
                     {"words": window.words_T},
+                    notes=() if number else notes,
                 )
             )
         return features
+
+    def _unknown_words(self, tokens: Sequence[str], windows: Sequence[Window]) -> tuple[str, ...]:
+        """A note where the tokenizer does not know how some words begin, or of none with a letter
+        or digit does."""
+        unknown, begun = self._tokenizer.unk_token_id, []
+        for window in windows:
+            pairs = zip(window.words_T, window.input_ids_T, strict=True)
+            begun += [(tokens[word], token == unknown) for word, token in pairs if word != NO_WORD]
+        if not any(is_unknown for _, is_unknown in begun):
+            return ()
+        of_letters = [each for word, each in begun if any(map(str.isalnum, word))]
+        return (NO_INPUT,) if of_letters and all(of_letters) else (UNKNOWN_INPUT,)
 
     def _label(self, tag: str, record: Record) -> int:
         if tag not in self._ids:

@@ -101,6 +101,19 @@ def test_a_comment_ahead_of_a_sentence_is_skipped(conll: Write, between: str) ->
     assert sentences(path) == [["a", "b"], ["c"]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#begin document (a/b); part 000\na _ _ O\n\nb _ _ O\n\n#end document\n",  # CoNLL-2012
+        "# id 5239d808-f300 domain=en\na _ _ O\n\n# id 77 domain=en\nb _ _ O\n",  # MultiCoNER
+        "#\thttp://de.example.org/x [2009-10-17]\n1\ta\tO\tO\n\n#\thttp://b [x]\n1\tb\tO\tO\n",
+    ],
+)
+def test_what_corpora_write_ahead_of_a_sentence_is_no_token(conll: Write, text: str) -> None:
+    columns = {"text_column_name": 1, "label_column_name": 2} if "\t" in text else {}
+    assert sentences(conll(text), **columns) == [["a"], ["b"]]
+
+
 def test_a_comment_within_a_sentence_is_a_forgotten_empty_line(conll: Write) -> None:
     (line,) = refusal(conll("a\tO\n# sent_id = 2\nb\tO\n"))
     assert "a.conll:2: 1 column where the file has 2: '# sent_id = 2'; " in line

@@ -324,6 +324,21 @@ def test_a_turn_of_the_system_counts_more_than_the_field(name: str, role: str) -
         assert told({name: talk, "system": field}) == notes
 
 
+@pytest.mark.parametrize("name", ["system_prompt", "functions", "chat_template_kwargs"])
+def test_what_other_tools_read_and_this_one_does_not_is_told(name: str) -> None:
+    talk = {"messages": [USER, ANSWER]}
+    assert told({**talk, name: {"a": 1}}) == [f"hold a field {name!r}, which is not read"]
+    assert told({**talk, name: None}) == []
+
+
+@pytest.mark.parametrize("row", [{"messages": [USER, ANSWER]}, {"prompt": "q", "completion": "a"}])
+def test_answers_that_are_labelled_as_good_or_bad_are_told(row: dict[str, Any]) -> None:
+    for label in (True, False):
+        (note,) = told(row | {"label": label})
+        assert note.endswith("which is not read: what is false is learnt too")
+    assert told(row | {"label": 3}) == told({"text": "a", "label": True}) == []
+
+
 def test_the_fields_that_may_be_taken_are_those_named_or_of_any_form() -> None:
     assert columns("q", "a") == {"q", "a"}
     assert columns(0, None) == {"0"}

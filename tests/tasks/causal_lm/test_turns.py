@@ -112,3 +112,18 @@ def test_calls_and_schemas_may_be_json_text_as_a_whole_or_each() -> None:
 )  # fmt: skip
 def test_what_is_no_json_text_is_refused_by_its_message(row: dict[str, Any], error: str) -> None:
     assert refusal(row) == f"d.jsonl:1: {error}"
+
+
+@pytest.mark.parametrize("nothing", ["[]", "null", [], ""])
+def test_an_answer_without_text_whose_calls_are_none_is_empty(nothing: Any) -> None:
+    answer = {"role": "assistant", "content": "", "tool_calls": nothing}
+    assert "the assistant's, is empty" in refusal({"messages": [USER, answer]})
+
+
+def test_parts_of_a_schema_may_be_json_text() -> None:
+    parameters = {"type": "object", "properties": {}}
+    function = {"name": "f", "parameters": json.dumps(parameters)}
+    for written in (function, json.dumps(function)):
+        tools = [{"type": "function", "function": written}]
+        (fields,) = read({"messages": [USER, ANSWER], "tools": tools})
+        assert fields["tools"][0]["function"] == {"name": "f", "parameters": parameters}
