@@ -16,7 +16,6 @@ from bigft.training.inputs import identity
         {"truncation_side": "left"},
         {"split_special_tokens": True},
         {"clean_up_tokenization_spaces": True},
-        {"unk_token": "[SEP]"},
         {"chat_template": "{{ messages }}"},
     ],
 )
