@@ -108,6 +108,17 @@ def weight_files(model: ModelConfig) -> list[str]:
     return cached_files(name, sorted(set(of_tensors.values())), revision=revision) or []
 
 
+def quantised_tensor(files: Iterable[str | Path]) -> tuple[str, str] | None:
+    """Name and type of a stored weight whose numbers are no plain floats; None: all are."""
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                kind = file.get_slice(key).get_dtype()
+                if key.endswith("weight") and kind.startswith(("I8", "U8", "F8", "F4")):
+                    return key, kind
+    return None
+
+
 def _read(path: str | Path, name: str) -> torch.Tensor:
     # Opened anew for each tensor: pages that were read leave this process with the map.
     with safe_open(path, framework="pt") as file:

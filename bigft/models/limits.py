@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
 
 if TYPE_CHECKING:
@@ -43,4 +44,7 @@ def tokenizer_limit(tokenizer: PreTrainedTokenizerBase) -> Limit | None:
     """The longest sequence that the tokenizer is meant for; None where it does not say."""
     source = "model_max_length in tokenizer_config.json (data.max_seq_length overrides it)"
     tokens = tokenizer.model_max_length
-    return Limit(tokens, source) if 0 < tokens < 10**9 else None
+    if not isinstance(tokens, int | float):
+        what = f"model_max_length in tokenizer_config.json is {tokens!r}, not a number"
+        raise BadInput(Problem("model.model_name_or_path", what, "write it as a number"))
+    return Limit(int(tokens), source) if 0 < tokens < 10**9 else None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem, reason
 from bigft.config.sections import ModelConfig
-from bigft.models.files import readers, weight_files
+from bigft.models.files import quantised_tensor, readers, weight_files
 from bigft.models.heads.labels import draw_anew, label_parameters, take_rows
 from bigft.models.layers import head_modules
 from bigft.models.refusals import incomplete, not_loaded, weights_not_loaded
 from bigft.models.weights import check_fit
+from bigft.runtime.pointers import pointer_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -200,15 +202,24 @@ def _of_overrides(model: ModelConfig, auto_class: str, refused: BadInput) -> lis
 def _check_not_quantised(model: ModelConfig, config: PretrainedConfig) -> None:
     """Raises BadInput for a base in 4 or 8 bits: gradients need numbers, and rounding them twice
     gives other ones."""
+    from safetensors import SafetensorError
+
     found = getattr(config, "quantization_config", None)
-    if found is None or model.from_scratch:
+    if model.from_scratch:
         return
-    options = found if isinstance(found, dict) else found.to_dict()
+    if found is not None:
+        options = found if isinstance(found, dict) else found.to_dict()
+        how = options.get("quant_method", "method unknown")
+    else:
+        with suppress(OSError, ValueError, AssertionError, KeyError, SafetensorError):
+            found = quantised_tensor(weight_files(model))  # what cannot be read is refused later
+        if found is None:
+            return
+        how = "{} is stored as {}".format(*found)
     raise BadInput(
         Problem(
             "model.model_name_or_path",
-            f"the weights of {model.model_name_or_path!r} are quantised already "
-            f"({options.get('quant_method', 'method unknown')})",
+            f"the weights of {model.model_name_or_path!r} are quantised already ({how})",
             "name the model that they were made from; adapt.method qlora quantises it to 4 bits",
         )
     )
@@ -226,6 +237,9 @@ def _check_generation_config(model: ModelConfig, config: PretrainedConfig) -> No
     path = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
     if path is None:
         return
+    if pointer := pointer_in(path):
+        what = f"a {pointer.tool} pointer: it stands in the place of the file"
+        raise BadInput(Problem(path, what, f"fetch it (git {pointer.fetch})"))
     fix = "correct it, or delete it: it says how answers are generated, and no weight"
     try:
         found = GenerationConfig.from_pretrained(name, revision=revision or "main")

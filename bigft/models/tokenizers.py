@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
 from bigft.config.tasks import Reads
 from bigft.models.refusals import not_loaded
+from bigft.runtime.pointers import pointer_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -51,6 +53,10 @@ def load_tokenizer(model: ModelConfig, reads: Reads = "words") -> PreTrainedToke
         )
     except Exception as error:  # of every kind, KeyError too, for files that are damaged
         raise not_loaded(key, name, error) from error
+    template = Path(name, "chat_template.jinja")
+    if template.is_file() and (pointer := pointer_in(template)):
+        what = f"a {pointer.tool} pointer: it stands in the place of the template"
+        raise BadInput(Problem(str(template), what, f"fetch it (git {pointer.fetch})"))
     problems = []
     if needs.words and not tokenizer.is_fast:
         problems.append(
@@ -107,6 +113,11 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
     rows = getattr(config.get_text_config(), "vocab_size", None)
     if rows is None:
         return
+    pad = config.get_text_config().pad_token_id
+    if pad is not None and pad >= rows:
+        what = f"pad_token_id {pad} of config.json is none of the model's {rows} ids"
+        fix = "set model.config_overrides {pad_token_id: ...} to that of the tokenizer"
+        raise BadInput(Problem("model.model_name_or_path", what, fix))
     token, highest = max(tokenizer.get_vocab().items(), key=lambda each: each[1])
     if highest >= rows:  # ids may have holes: their number says nothing
         raise BadInput(

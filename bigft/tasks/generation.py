@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.tasks import Generation
+from bigft.models.heads.swap import base_model
 from bigft.runtime.seeding import address
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+OF_THE_MODEL = ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id",
+                "forced_eos_token_id")  # fmt: skip
 
 
 def generate(
@@ -49,8 +54,6 @@ def generate(
         max_new_tokens=options.max_new_tokens,
         num_beams=options.num_beams,
         do_sample=draws_beams,
-        # What the model's generation_config says of these would stand where nothing is said.
-        repetition_penalty=1.0,
         eos_token_id=sorted(set(stop_ids)),
         pad_token_id=pad_token_id,
         use_cache=True,
@@ -62,7 +65,8 @@ def generate(
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        fork = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with torch.no_grad(), fork, _without_habits(model):
             torch.manual_seed(address("beams", *draws))
             answer: torch.Tensor = model.generate(
                 **inputs,
@@ -74,6 +78,25 @@ def generate(
     finally:
         model.train(training)
     return answer
+
+
+@contextmanager
+def _without_habits(model: Any) -> Iterator[None]:
+    """For the block the model's generation_config says only with which tokens a text begins and
+    must end. What else it says would stand where the call says nothing, and may not even fit it."""
+    from transformers import GenerationConfig
+
+    base = base_model(model)
+    owners = [model] if model is base else [model, base]  # peft gives the shell's to its base
+    own = [owner.generation_config for owner in owners]
+    kept = {name: getattr(base.generation_config, name, None) for name in OF_THE_MODEL}
+    try:
+        for owner in owners:
+            owner.generation_config = GenerationConfig(**kept)
+        yield
+    finally:
+        for owner, before in zip(owners, own, strict=True):
+            owner.generation_config = before
 
 
 def _drawing(options: Generation, draws: Sequence[int]) -> list[Any]:

@@ -209,12 +209,21 @@ def check_stored(directory: Path, model: Any, state_dict: Mapping[str, torch.Ten
     stored = set()
     for name, tensor in read:
         live = state_dict[name]
-        if not torch.equal(tensor, live):
+        if not torch.equal(tensor, live) and not _are_equal_but_for_nan(tensor, live):
             raise RuntimeError(f"{directory}: {name} differs from the trained weights")
         stored.add(id(live))
     lost = [name for name, live in state_dict.items() if id(live) not in stored]
     if lost:
         raise RuntimeError(f"{directory} lacks {', '.join(lost)}")
+
+
+def _are_equal_but_for_nan(tensor: torch.Tensor, live: torch.Tensor) -> bool:
+    """NaN is stored as it is, too, and equals nothing."""
+    if tensor.shape != live.shape or tensor.dtype != live.dtype:
+        return False
+    return bool(torch.equal(tensor.isnan(), live.isnan())) and bool(
+        torch.equal(tensor.nan_to_num(0.0), live.nan_to_num(0.0))
+    )
 
 
 def _tensors(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:

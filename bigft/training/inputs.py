@@ -17,7 +17,7 @@ from bigft.config.fields import Decides, options_that_decide
 from bigft.config.sections import DataConfig, RunConfig
 from bigft.config.tasks import CausalLM
 from bigft.data.cache import appearing, cache_root, fingerprint, prepared
-from bigft.data.formats.files import check_is_regular
+from bigft.data.formats.files import check_is_regular, not_fetched
 from bigft.data.prepare import PreparedSplit, prepare_split
 from bigft.data.source import input_files, version_of
 from bigft.data.tag_spellings import Tagging
@@ -139,6 +139,8 @@ def _template(data: DataConfig) -> list[str]:
     if file is None or not Path(file).exists() or Path(file).is_dir():
         return []
     check_is_regular(file)
+    if pointers := not_fetched(file):
+        raise BadInput(pointers)
     return [file]
 
 

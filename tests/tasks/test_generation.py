@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from distributed.ranks import run_ranks
+from peft import LoraConfig, get_peft_model
 from tasks.causal import answers_under_zero, causal_model, causal_task
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
@@ -126,6 +127,36 @@ def test_the_models_own_habits_do_not_count() -> None:
     expected = ids(model, PROMPTS)
     model.generation_config.update(repetition_penalty=5.0, do_sample=True, top_k=3, num_beams=2)
     assert ids(model, PROMPTS) == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"return_dict_in_generate": True, "output_scores": True},
+        {"do_sample": True, "num_return_sequences": 2},
+        {"stop_strings": ["a"]},
+        {"prompt_lookup_num_tokens": 3},
+        {"guidance_scale": 1.5},
+        {"cache_implementation": "offloaded"},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"min_new_tokens": 5, "no_repeat_ngram_size": 1, "suppress_tokens": [3]},
+        {"max_time": 0.0},
+    ],
+)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_habit_that_does_not_even_fit_the_call_does_not_count(
+    fields: dict[str, Any], adapted: bool
+) -> None:
+    """And stays what it was: it is the model's, and is saved with it."""
+    model: Any = causal_model()
+    if adapted:
+        model = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    expected = ids(model, PROMPTS)
+    base = model.get_base_model() if adapted else model
+    base.generation_config.update(**fields)
+    before = base.generation_config.to_dict()
+    assert ids(model, PROMPTS) == expected
+    assert base.generation_config.to_dict() == before
 
 
 def test_a_prompt_leaves_room_for_its_answer() -> None:

@@ -23,6 +23,7 @@ FREE_TO_BRANCH = ("optim.", "train.seed")
 TIED_TO_SHARDS = ("optim.optim", "optim.layerwise_lr_decay")  # whose state, in how many groups
 SECTIONS = {"topology", "recorded", "rows", "batch"}
 SECTIONS_OF_A_CONFIG = ("train.", "model.")  # among what is recorded
+OF_ROUNDING = {"train.gradient_checkpointing"}  # computes the same in another order
 # Kept by packed runs alone, and compared where both are packed.
 OF_PACKING = ("data.packing_strategy", "data.max_seq_length")
 # What a step is made of; what states it; and what it follows from, beside ranks and `batch`.
@@ -231,9 +232,10 @@ def _compared(
         if key not in recorded:
             continue  # an earlier bigft did not record it
         differ = "losses will not be those of a run that kept it"
-        if not key.startswith(SECTIONS_OF_A_CONFIG):
+        if not key.startswith(SECTIONS_OF_A_CONFIG) or key in OF_ROUNDING:
             differ = "the last bits of losses and weights may differ"
-        notes.append(f"{checkpoint} was written with {key} {then}, this is {here}: {differ}")
+        values = f"{key} {_text(then)}, this is {_text(here)}"
+        notes.append(f"{checkpoint} was written with {values}: {differ}")
     return problems, notes
 
 
@@ -270,8 +272,9 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str,
     """(key, then, here) of the values that differ, but for those that are sections themselves."""
     for key in sorted({*before, *now} - SECTIONS):
         in_both = key in before and key in now
-        if not in_both and (key.startswith("architecture.") or key in OF_PACKING):
-            continue  # only one of two versions of transformers knows the field; one run is packed
+        if not in_both and (key.startswith(("architecture.", "model.")) or key in OF_PACKING):
+            continue  # only one of two versions of transformers knows the field; only one run is
+            # packed, or has a frozen part
         then, here = before.get(key), now.get(key)
         if then != here:
             yield key, then, here
