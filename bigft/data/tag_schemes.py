@@ -121,9 +121,11 @@ def _neighbourhoods(tags: Sequence[str]) -> Iterable[tuple[str, str, str]]:
 def _fault(before: str, tag: str, after: str, scheme: Scheme) -> str:
     """Why `tag` may not stand between its neighbours; "" if it may."""
     roles = _ROLES[scheme]
-    prefix, _ = split_tag(tag)
+    prefix, entity_type = split_tag(tag)
     if prefix == OUTSIDE:
         return ""
+    if tag.endswith("-") and not entity_type:
+        return f"{tag!r} names no type"
     if prefix not in roles:
         return f"{tag!r} is no tag of {scheme}: O, {', '.join(f'{name}-' for name in roles)}"
     left = f"after {before!r}" if before else "at the beginning"

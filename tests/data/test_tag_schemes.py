@@ -93,6 +93,7 @@ def test_the_scheme_is_the_one_that_the_corpus_violates_least(corpus, scheme):
         (["O", "I-PER"], Scheme.BIO, [(1, "'I-PER' continues no entity after 'O'")]),
         (["I-PER"], Scheme.BIO, [(0, "'I-PER' continues no entity at the beginning")]),
         (["B-PER", "I-LOC"], Scheme.BIO, [(1, "'I-LOC' continues no entity after 'B-PER'")]),
+        (["B-", "I-", "B"], Scheme.BIO, [(0, "'B-' names no type"), (1, "'I-' names no type")]),
         (["S-PER"], Scheme.BIO, [(0, "'S-PER' is no tag of BIO: O, B-, I-")]),
         (["B_PER"], Scheme.BIO, [(0, "'B_PER' is no tag of BIO: O, B-, I-")]),
         (["O", "B-X"], Scheme.IOB1, [(1, "'B-X' separates no entities of its type after 'O'")]),
