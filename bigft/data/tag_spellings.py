@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from bigft.config.tag_names import OUTSIDE, OUTSIDE_NAMES, SPELLINGS, usual_name
 from bigft.data.tag_schemes import Scheme, detect_scheme, scheme_violations, split_tag
 
+BRACKETS = re.compile(r"\([^()*]+\*?\)*|\*\)+")  # (PER* and *) of CoNLL-2005 and 2012
 OUTSIDE_LETTERS = frozenset({"o", "0"})  # an O mistyped; beside an O the other names may be types
 # Of the words with a type. Plain labels that only look like tags (E_coli, S_aureus) break every
 # scheme at most of their words; five published corpora break their own at none.
@@ -104,7 +106,7 @@ def _plain_notes(tagging: Tagging, labels: list[str]) -> list[str]:
     if len(labels) == 1 and labels != [OUTSIDE]:
         return [f"every label of the training set is {labels[0]!r}: there is nothing to tell apart"]
     outside = [name for name in labels if name.isalnum() and name.lower() in OUTSIDE_NAMES]
-    tags = [name for name in labels if _looks_like_a_tag(name)]
+    tags = [name for name in labels if _looks_like_a_tag(name) or BRACKETS.fullmatch(name)]
     if tagging.scheme is not Scheme.NONE or not (outside or tags):
         return []
     note = f"the {len(labels)} labels are read as plain ones ({_listed(labels)})"

@@ -77,8 +77,24 @@ def write_model(
     if _is_adapter(model):
         _write_adapter(model, state_dict, place)
     else:
+        if only_says_tied(model):
+            model.config.get_text_config().tie_word_embeddings = False
         model.save_pretrained(place, state_dict=dict(state_dict))  # which it empties
     tokenizer.save_pretrained(place)
+
+
+def only_says_tied(model: Any) -> bool:
+    """Whether the config says that the head is the embeddings, and it is not: transformers loads a
+    head that is stored beside them, and other programs, which go by the config, leave it out.
+
+    Of encoder-decoders the word means more than that, and stays.
+    """
+    base = base_model(model)
+    head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
+    if head is None or base.config.is_encoder_decoder:
+        return False
+    says = bool(base.config.get_text_config().tie_word_embeddings)
+    return says and getattr(head, "weight", None) is not embeddings.weight
 
 
 def unsaved_generation_fields(model: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.training.batch import global_batch
 from bigft.training.best import Judge
-from bigft.training.export import unsaved_generation_fields, write_model
+from bigft.training.export import only_says_tied, unsaved_generation_fields, write_model
 from bigft.training.inputs import prepare
 from bigft.training.optimizers import checkpoint_bytes
 from bigft.training.run import Run
@@ -131,7 +131,7 @@ def check_export(run: Run, model: PreTrainedModel) -> list[str]:
 
     model: as it will be trained, but without values.
     """
-    unsaved = unsaved_generation_fields(model)
+    unsaved, is_untied = unsaved_generation_fields(model), only_says_tied(model)
     with tempfile.TemporaryDirectory() as folder:
         try:
             write_model(model, run.tokenizer, {}, Path(folder, "model"))
@@ -139,12 +139,19 @@ def check_export(run: Run, model: PreTrainedModel) -> list[str]:
             what = f"it could be trained, but not saved ({reason(error)})"
             fix = "correct the file of the model or the key of the config that this is about"
             raise BadInput(Problem("model.model_name_or_path", what, fix)) from error
+    notes = []
+    if is_untied and not is_peft(run.config.adapt):
+        notes.append(
+            "config.json says tie_word_embeddings: true, but the head is stored apart from the "
+            "embeddings and is trained apart: that of model/ says false"
+        )
     if not unsaved:
-        return []
+        return notes
     fields = ", ".join(f"{name} {value}" for name, value in unsaved.items())
     return [
+        *notes,
         f"the base's generation config has {fields}, which transformers refuses to save beside its "
-        "other fields: model/ is written without"
+        "other fields: model/ is written without",
     ]
 
 

@@ -140,6 +140,14 @@ def test_labels_that_differ_in_case_only_are_noted(corpus: list[list[str]], name
     assert f"labels that differ in case only are different ones: {names}" in notes
 
 
+def test_brackets_of_older_corpora_are_noted_as_plain() -> None:
+    corpus = [["(PER*", "*)", "*", "(PER)", "(LOC*", "*", "*)"]]
+    (note,) = tagging_notes(detect_tagging(corpus), corpus)
+    assert "in the form of a tag ((LOC*, (PER), (PER*, *))" in note
+    punctuation = [["(", ")", "*", "NOUN", "``"]]
+    assert tagging_notes(detect_tagging(punctuation), punctuation) == []
+
+
 def test_a_training_set_of_one_plain_label_is_noted() -> None:
     assert tagging_notes(PLAIN, [["NOUN", "NOUN"], ["NOUN"]]) == [
         "every label of the training set is 'NOUN': there is nothing to tell apart"

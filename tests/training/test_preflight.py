@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from peft import LoraConfig
 from training.adapters import finished_run
@@ -57,6 +58,30 @@ def test_what_a_base_cannot_save_of_its_generation_config_is_told_and_left_out(
         assert not saved.keys() & set(left_out)
         assert saved.items() >= {k: v for k, v in fields.items() if k not in left_out}.items()
         transformers.GenerationConfig.from_pretrained(place).validate(strict=True)
+
+
+@pytest.mark.parametrize("method", ["full", "head"])
+def test_a_head_that_the_config_only_says_is_tied_is_saved_as_one_apart(
+    method: str, here: Path
+) -> None:
+    """Programs that go by the config would leave out what was trained."""
+    write_run(here, "llama")
+    path = here / "base" / "config.json"
+    untied = json.loads(path.read_text()) | {"tie_word_embeddings": False}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**untied)).save_pretrained(here / "base")
+    path.write_text(json.dumps(untied | {"tie_word_embeddings": True}))
+    assert [note for note in notes() if "says tie_word_embeddings: true" in note]
+    run, *_ = finished_run(f"adapt.method={method}")
+    assert json.loads((run.model / "config.json").read_text())["tie_word_embeddings"] is False
+    again = transformers.AutoModelForCausalLM.from_pretrained(run.model)
+    assert not torch.equal(again.lm_head.weight, again.model.embed_tokens.weight)
+
+
+def test_a_head_that_is_tied_stays_so(here: Path) -> None:
+    write_run(here, "llama")
+    assert not [note for note in notes() if "tie_word_embeddings" in note]
+    run, *_ = finished_run()
+    assert json.loads((run.model / "config.json").read_text())["tie_word_embeddings"] is True
 
 
 def test_a_generation_config_that_can_be_saved_is_saved_as_it_is(here: Path) -> None:
