@@ -49,10 +49,14 @@ class RoundTrip:
         )
         return str(text)
 
+    def has_unknown(self, ids_T: Sequence[int]) -> bool:
+        """Whether a token stands for what the tokenizer has none for."""
+        return self._unknown is not None and self._unknown in ids_T
+
     def is_unknown(self, text: str, ids_T: Sequence[int]) -> bool:
         """Whether the tokens know nothing of the text; of one with letters or digits, none of them:
         a full stop that is known tells nothing."""
-        if self._unknown not in ids_T:
+        if not self.has_unknown(ids_T):
             return False
         known = self.text([token for token in ids_T if token != self._unknown])
         known = self._marks.sub("", known)
@@ -76,7 +80,7 @@ class RoundTrip:
             if not is_unknown
         ]
         found = []
-        if self._unknown in ids_T:
+        if self.has_unknown(ids_T):
             found.append(UNKNOWN.format(token=self._tokenizer.unk_token))
         is_kept = _in_order(known, bare(text)) if found else known == [bare(text)]
         if self._has_decoder and not is_kept:

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
-from bigft.models.adapt import (
-    virtual_tokens,
-)
+from bigft.models.adapt import virtual_tokens
 from bigft.models.limits import Limit, max_positions, tokenizer_limit
 
 if TYPE_CHECKING:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import DataConfig
 from bigft.data.prepare import PreparedSplit
-
-if TYPE_CHECKING:
-    pass
 
 
 def record_notes(splits: dict[str, PreparedSplit]) -> list[str]:

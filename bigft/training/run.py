@@ -17,12 +17,7 @@ from bigft.data.order import Order
 from bigft.data.prepare import PreparedSplit
 from bigft.data.records import Feature
 from bigft.data.tag_spellings import Tagging
-from bigft.models.adapt import (
-    adapt_model,
-    check_shardable,
-    freezes_base,
-    load_options,
-)
+from bigft.models.adapt import adapt_model, check_shardable, freezes_base, load_options
 from bigft.models.load import load_model, load_model_config
 from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything

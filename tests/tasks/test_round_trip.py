@@ -112,7 +112,9 @@ def test_an_end_that_is_called_unknown_too_is_known() -> None:
     tokenizer = chat_tokenizer()
     tokenizer.unk_token = "</s>"
     assert notes(tokenizer, "a</s>", rendered=True) == []
+    assert not RoundTrip(tokenizer).has_unknown([tokenizer.eos_token_id])
     tokenizer = unigram()
+    assert RoundTrip(tokenizer).has_unknown([tokenizer.unk_token_id])
     tokenizer.pad_token = "<unk>"
     assert notes(tokenizer, "{") == [UNKNOWN_T5]
 

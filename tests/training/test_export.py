@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,3 +189,25 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     second = World(1, 1, 1, torch.device("cpu"), None)
     export_model(engine(tiny_model()), letter_tokenizer(), RunDirectory(tmp_path), second)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("stored", "equal"),
+    [
+        ([torch.nan, 1.0], True),
+        ([torch.nan, torch.inf], False),
+        ([0.0, 1.0], False),
+        ([torch.nan, 1.0000001], False),
+    ],
+)
+def test_nan_is_stored_as_it_is_and_everything_else_is_compared(
+    stored: list[float], equal: bool, tmp_path: Path
+) -> None:
+    save_file({"weight": torch.tensor(stored)}, tmp_path / "model.safetensors")
+    live = {"weight": torch.tensor([torch.nan, 1.0])}
+    adapter = SimpleNamespace(peft_config={})
+    if equal:
+        export_module.check_stored(tmp_path, adapter, live)
+    else:
+        with pytest.raises(RuntimeError, match="weight differs from the trained weights"):
+            export_module.check_stored(tmp_path, adapter, live)

@@ -117,7 +117,7 @@ class Seq2Seq:
             notes += (f"have their source cut at {self._max_length} tokens{side}: {self._cut_by}",)
         if self._round_trip.is_unknown(source, input_ids_T):
             notes += (NO_INPUT,)
-        elif self._tokenizer.unk_token_id in input_ids_T:
+        elif self._round_trip.has_unknown(input_ids_T):
             notes += (UNKNOWN_INPUT,)
         return [Feature(record.index, 0, 1, input_ids_T, [], notes=notes)]
 

@@ -134,6 +134,8 @@ class TokenClassification:
         """A note where the tokenizer does not know how some words begin, or of none with a letter
         or digit does."""
         unknown, begun = self._tokenizer.unk_token_id, []
+        if not any(unknown in window.input_ids_T for window in windows):
+            return ()  # as of most records
         for window in windows:
             pairs = zip(window.words_T, window.input_ids_T, strict=True)
             begun += [(tokens[word], token == unknown) for word, token in pairs if word != NO_WORD]
