@@ -41,12 +41,15 @@ UNUSABLE_PLACE = {
 }
 
 
-def cache_root() -> Path:
-    """Where prepared data lies: under BIGFT_CACHE, else XDG_CACHE_HOME/bigft or ~/.cache/bigft."""
+def cache_root(kind: str = "prepared") -> Path:
+    """Where they lie: under BIGFT_CACHE, else XDG_CACHE_HOME/bigft or ~/.cache/bigft.
+
+    kind: `prepared` data, or compiled `extensions`.
+    """
     if place := os.environ.get("BIGFT_CACHE"):
-        return Path(place).expanduser() / "prepared"
+        return Path(place).expanduser() / kind
     caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "bigft" / "prepared"
+    return (Path(caches) if caches else Path.home() / ".cache") / "bigft" / kind
 
 
 def fingerprint(parts: Mapping[str, Any], files: Sequence[str | os.PathLike[str]]) -> str:
@@ -92,7 +95,7 @@ def prepared(root: Path, fingerprint: str, build: Callable[[Path], object]) -> P
         return final
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f"{fingerprint}.lock"):
+        with locked(root / f"{fingerprint}.lock"):
             while not (_is_intact(final) or _build(final, build)):
                 log.info("another process has taken %s away: looking again", final.name)
     except Interrupted as error:
@@ -107,9 +110,13 @@ def prepared(root: Path, fingerprint: str, build: Callable[[Path], object]) -> P
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits for the advisory lock; the kernel frees it if its holder is killed."""
+def locked(path: Path) -> Iterator[bool]:
+    """Waits for the advisory lock; the kernel frees it if its holder is killed.
+
+    Yields whether this process holds it: False on a file system that has no locks.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    held = True
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,7 +125,8 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             log.info("no locks at %s (%s): several processes may prepare the same", path, error)
-        yield
+            held = False
+        yield held
     finally:
         os.close(descriptor)
 

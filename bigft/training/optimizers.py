@@ -11,6 +11,7 @@ from torch import nn
 
 from bigft.config.sections import OptimConfig, SchedulerKwargs
 from bigft.models.layers import layer_numbers
+from bigft.training.compiled import compiling
 
 Groups = list[dict[str, Any]]
 
@@ -42,9 +43,10 @@ def _cpu_adam(groups: Groups, optim: OptimConfig) -> torch.optim.Optimizer:
     """AdamW on the host's cores; DeepSpeed compiles it at its first use, which takes a minute."""
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-    made: torch.optim.Optimizer = DeepSpeedCPUAdam(
-        groups, betas=_betas(optim), eps=optim.adam_epsilon, adamw_mode=True
-    )
+    with compiling("cpu_adam", "optim.optim"):
+        made: torch.optim.Optimizer = DeepSpeedCPUAdam(
+            groups, betas=_betas(optim), eps=optim.adam_epsilon, adamw_mode=True
+        )
     return made
 
 

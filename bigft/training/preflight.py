@@ -28,6 +28,7 @@ from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
 from bigft.training.batch import global_batch
 from bigft.training.best import Judge
+from bigft.training.compiled import check_compiler
 from bigft.training.export import only_says_tied, unsaved_generation_fields, write_model
 from bigft.training.inputs import prepare
 from bigft.training.optimizers import checkpoint_bytes
@@ -60,6 +61,9 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
     if here:
         with collect(problems):
             check_accelerators(config.train, launch)
+        with collect(problems):
+            if config.optim.optim == "cpu_adam":
+                check_compiler("cpu_adam", "optim.optim")
     if launch.rank == 0:
         with collect(problems):
             check_port(launch)

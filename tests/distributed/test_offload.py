@@ -9,6 +9,7 @@ import pytest
 from distributed.ranks import run_ranks
 from distributed.sharded_runs import Steps, Way, train_steps
 from tiny import tiny_model
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.distributed
 
@@ -89,7 +90,8 @@ def test_deepspeeds_cpu_adam_trains_as_torchs_adamw(llama: str) -> None:
         for stage in (2, 3)
         for optim in ("cpu_adam", "adamw_torch")
     ]
-    steps = [Steps(*answer) for answer in run_ranks(train_steps, 2, llama, ways)[0]]
+    answers = run_ranks(train_steps, 2, llama, ways, timeout=2 * PATIENCE)[0]
+    steps = [Steps(*answer) for answer in answers]
     for ours, theirs in (steps[:2], steps[2:]):
         assert ours.losses == pytest.approx(theirs.losses, rel=1e-6)
         assert ours.again == pytest.approx(ours.losses[2:], rel=1e-6)
