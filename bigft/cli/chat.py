@@ -1,14 +1,13 @@
-"""`bigft predict RUN --chat`: a talk in the terminal, or over a pipe, a line a turn."""
+"""`bigft predict RUN --chat`: a conversation in the terminal, or over a pipe, a line a turn."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bigft.config.errors import BadInput, Problem
-from bigft.runtime.seeding import address
 
 if TYPE_CHECKING:
     from bigft.training.trained import Trained
@@ -21,17 +20,14 @@ def chat(trained: Trained) -> int:
 
     Raises BadInput for a task or a model that does not talk.
     """
-    from bigft.data.records import Record
-    from bigft.tasks.causal_lm import CausalLM
+    from bigft.runtime.seeding import address
+    from bigft.tasks.protocol import Chats
 
     task = trained.task
-    if not isinstance(task, CausalLM):
+    if not isinstance(task, Chats):
         what = f"this run's task is {trained.config.task.name}"
         raise BadInput(Problem("--chat", what, "give --text: only causal-lm talks"))
-    form = task.text_record("", 0).fields["form"]
-    if form == "prompt" and not task.renderer.has_template:
-        what = "the run's tokenizer has no chat template"
-        raise BadInput(Problem("--chat", what, "give --text, or train with data.chat_template"))
+    task.check_chat()
     system: list[dict[str, str]] = []
     messages: list[dict[str, str]] = []
     for turn, line in enumerate(_lines()):
@@ -45,9 +41,9 @@ def chat(trained: Trained) -> int:
             messages = []
         elif line:
             said = [*system, *messages, {"role": "user", "content": line}]
-            record = Record(turn, {"messages": said, "form": form}, "chat", turn + 1)
+            draw = address(trained.config.train.seed, "chat", turn)
             try:
-                answer = _answer(trained, task, record)
+                answer = task.reply(trained.model, said, draw, _write)
             except BadInput as refused:  # by the template: the talk goes on without this line
                 print(refused, file=sys.stderr)
                 continue
@@ -55,26 +51,8 @@ def chat(trained: Trained) -> int:
     return 0
 
 
-def _answer(trained: Trained, task: Any, record: Any) -> str:
-    from transformers import TextStreamer
-
-    (feature,) = task.encode_prompt(record)
-    settings: dict[str, Any] = {}
-    if task.generation.num_beams == 1:  # beams are not decided before the end
-        settings["streamer"] = TextStreamer(
-            task.tokenizer,
-            skip_prompt=True,
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-        )
-    draw = address(trained.config.train.seed, "chat", record.index)
-    (answer,) = task.write(
-        trained.model, [feature.input_ids_T], [draw], trained.world.device, **settings
-    )
-    if not settings:
-        print(answer)
-    sys.stdout.flush()
-    return str(answer)
+def _write(text: str) -> None:
+    print(text, end="", flush=True)
 
 
 def _lines() -> Iterator[str]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SAMPLES = 2
-RECORDS = 10_000  # that are looked through for examples of labels
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -57,7 +56,7 @@ def describe(
 ) -> list[str | Text]:
     """What the run would do on so many ranks in all, a line each. Raises BadInput if it would be
     refused."""
-    from bigft.cli.preview import examples_by_label, histogram, samples, tagged_words
+    from bigft.cli.preview import examples, histogram, samples
     from bigft.runtime.machine import check_accelerators
     from bigft.training.batch import global_batch
     from bigft.training.preflight import preflight
@@ -81,17 +80,11 @@ def describe(
             share = lost / (lost + int(split.num_targets.sum()))
             lines.append(f"  truncation costs {lost:,} targets ({share:.1%})")
     train = prepared.splits["train"]
-    shown = [train.feature(row) for row in range(min(SAMPLES, len(train)))]
+    shown = [train.row(row) for row in range(min(SAMPLES, len(train)))]
     how = "coloured" if coloured else "between \u27e6 and \u27e7"
     lines.append(f"the first rows of train, targets {how}:")
     lines += samples(prepared.task, shown, coloured)
-    if labels := prepared.task.labels:
-        records = range(train.num_records)
-        lines.append("the first records of train, words with their tags:")
-        lines += tagged_words(map(train.record, records[:SAMPLES]))
-        lines.append(f"what has which label in the first {len(records[:RECORDS]):,} records:")
-        lines += examples_by_label(map(train.record, records[:RECORDS]), labels)
-        lines.append(f"labels: {', '.join(labels)}")
+    lines += examples(prepared.task, train)
     batch = global_batch(config, nproc)
     total = prepared.order(batch).total_steps(config.train.num_train_epochs, config.train.max_steps)
     ((unit, size),) = batch.items()

@@ -100,32 +100,15 @@ def _lines_of(args: Namespace, problems: list[Problem]) -> Iterator[_Line]:
 
 def _records(task: Task, lines: Iterable[_Line], problems: list[Problem]) -> Iterator[Record]:
     """The lines that the task can use, numbered; of the others, the problems."""
+    from bigft.tasks.protocol import Prompts
+
+    if not isinstance(task, Prompts):
+        raise BadInput(Problem("predict", "this run's task takes no prompts", "use evaluate"))
     index = 0
     for line in lines:
         with collect(problems):
-            yield _record(task, line, index)
+            yield task.prompt(line.value, index, line.file, line.number)
             index += 1
-
-
-def _record(task: Task, line: _Line, index: int) -> Record:
-    """The line as the task wants it. Raises BadInput for an object that it cannot use."""
-    from bigft.data.records import Record
-    from bigft.tasks.causal_lm import CausalLM
-    from bigft.tasks.causal_lm.conversations import prompt_record
-
-    if isinstance(line.value, str):
-        return task.text_record(line.value, index)
-    text = line.value.get("text")
-    if isinstance(text, str):
-        return task.text_record(text, index)
-    record = Record(index, line.value, line.file, line.number)
-    if isinstance(task, CausalLM):
-        return prompt_record(record)
-    source = line.value.get("source")
-    if isinstance(source, str):
-        return task.text_record(source, index)
-    where = f"{line.file}:{line.number}"
-    raise BadInput(Problem(where, "no string `text` in the object", 'write {"text": "..."}'))
 
 
 def _input(path: Path, problems: list[Problem]) -> Iterable[bytes]:

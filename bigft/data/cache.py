@@ -31,7 +31,7 @@ from bigft.runtime.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when the prepared files change: older directories are then left alone
+FORMAT = 4  # raise it when the prepared files change: older directories are then left alone
 META = "meta.json"
 BUILDING = ".tmp-"
 STALE_SECONDS = 24 * 3600

@@ -13,10 +13,11 @@ import torch
 from bigft.data.cut import cut, shard_for_evaluation
 from bigft.data.order import Order
 from bigft.data.packing import Ids, join
-from bigft.data.prepare import PreparedSplit
-from bigft.data.records import Batch, Feature
+from bigft.data.records import Batch, Row
+from bigft.data.split import PreparedSplit
+from bigft.runtime.seeding import address
 
-Collate = Callable[[Sequence[Feature]], Batch]
+Collate = Callable[[Sequence[Row]], Batch]
 Item = TypeVar("Item")
 
 READ_AHEAD = 2
@@ -27,7 +28,7 @@ class StepLoader:
 
     Every rank gets the same number of micro-batches. Where it has no rows for one, it gets the
     shortest sample of the global batch at weight zero (num_targets 0). Packed rows are collated as
-    one feature with `parts` each.
+    one row with `parts` each.
 
     max_samples, max_tokens: bounds on a micro-batch's rows, and on rows x longest row.
     last_step: the last step (from 0) that will be asked for; nothing beyond it is read ahead.
@@ -46,12 +47,19 @@ class StepLoader:
         last_step: int,
         pin_memory: bool = False,
     ) -> None:
-        def read(row: Ids) -> Feature:
-            features = [split.feature(int(sample)) for sample in row]
-            return features[0] if order.row_capacity is None else join(features)
+        def read(epoch: int, samples: Ids, occurrences: Ids) -> Row:
+            rows = [
+                replace(
+                    split.row(sample), draw=address(order.seed, "row", epoch, sample, occurrence)
+                )
+                for sample, occurrence in zip(samples.tolist(), occurrences.tolist(), strict=True)
+            ]
+            return rows[0] if order.row_capacity is None else join(rows)
 
         def load(step: int) -> list[Batch]:
+            epoch, _ = order.position(step)
             rows, ids = order.rows(step), order.global_batch(step)
+            occurrences = order.occurrences(step)
             micro_batches = cut(
                 np.arange(len(rows)),
                 np.array([order.lengths[row].sum() for row in rows]),
@@ -61,7 +69,12 @@ class StepLoader:
             )[rank]
             filler = ids[[order.lengths[ids].argmin()]]
             return [
-                _load([read(rows[row]) for row in part], lambda: read(filler), collate, pin_memory)
+                _load(
+                    [read(epoch, rows[row], occurrences[row]) for row in part],
+                    lambda: read(epoch, filler, np.zeros_like(filler)),
+                    collate,
+                    pin_memory,
+                )
                 for part in micro_batches
             ]
 
@@ -118,12 +131,14 @@ class EvalLoader:
     def __iter__(self) -> Iterator[EvalBatch]:
         shortest = int(self._split.lengths.argmin())
 
+        def read(index: int) -> Row:
+            draw = address("evaluation", self._split.name, index)  # of every run and evaluation
+            return replace(self._split.row(index), draw=draw)
+
         def load(index: int) -> EvalBatch:
-            features = [self._split.feature(int(row)) for row in self._rows_of[index]]
-            batch = _load(
-                features, lambda: self._split.feature(shortest), self._collate, self._pin_memory
-            )
-            return EvalBatch(batch, is_filler=not features)
+            rows = [read(int(row)) for row in self._rows_of[index]]
+            batch = _load(rows, lambda: read(shortest), self._collate, self._pin_memory)
+            return EvalBatch(batch, is_filler=not rows)
 
         ahead = _ReadAhead(load, len(self) - 1)
         try:
@@ -133,16 +148,14 @@ class EvalLoader:
             ahead.close()
 
 
-def _load(
-    features: list[Feature], filler: Callable[[], Feature], collate: Collate, pin_memory: bool
-) -> Batch:
-    batch = collate(features) if features else collate([filler()]).without_targets()
+def _load(rows: list[Row], filler: Callable[[], Row], collate: Collate, pin_memory: bool) -> Batch:
+    batch = collate(rows) if rows else collate([filler()]).without_targets()
     if not pin_memory:
         return batch
     inputs: dict[str, torch.Tensor] = {
         name: value.pin_memory() for name, value in batch.inputs.items()
     }
-    return replace(batch, inputs=inputs, labels_BT=batch.labels_BT.pin_memory())
+    return replace(batch, inputs=inputs, labels=batch.labels.pin_memory())
 
 
 class _ReadAhead(Generic[Item]):

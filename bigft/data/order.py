@@ -102,6 +102,21 @@ class Order:
         epoch, index = self.position(step)
         return _arranged(self, epoch).rows(index)
 
+    def occurrences(self, step: int) -> list[Ids]:
+        """Beside each id of `rows(step)`, how often the epoch has it before: 0 but with `shares`.
+
+        Counted through the epoch's rows in one fixed order, which is not that of its steps.
+        """
+        epoch, index = self.position(step)
+        rows = self.rows(step)
+        if self.shares is None:
+            return [np.zeros(len(row), np.int64) for row in rows]
+        arranged = _arranged(self, epoch)
+        counts = _occurrences(self, epoch)
+        first, _ = arranged.row_starts[arranged.steps[index]]
+        ends = np.cumsum([len(row) for row in rows])
+        return np.split(counts[first : first + ends[-1]], ends[:-1])
+
     def total_steps(self, num_train_epochs: float, max_steps: int | None = None) -> int:
         """The steps of a run; a positive max_steps overrides the epochs, as in transformers."""
         if max_steps is not None and max_steps > 0:
@@ -151,6 +166,19 @@ def _arranged(order: Order, epoch: int) -> _Epoch:
     for array in arranged:
         array.setflags(write=False)
     return arranged
+
+
+@lru_cache(maxsize=2)
+def _occurrences(order: Order, epoch: int) -> Ids:
+    """For each of the epoch's ids, how often it stands before in `_Epoch.ids`."""
+    ids = _arranged(order, epoch).ids
+    by_id = np.argsort(ids, kind="stable")
+    starts = np.flatnonzero(np.diff(ids[by_id], prepend=-1))
+    sizes = np.diff(np.append(starts, len(ids)))
+    counts = np.empty_like(ids)
+    counts[by_id] = np.arange(len(ids)) - np.repeat(starts, sizes)
+    counts.setflags(write=False)
+    return counts
 
 
 @lru_cache(maxsize=1024)

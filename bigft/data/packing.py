@@ -1,4 +1,4 @@
-"""Packed rows: which samples share one, and the Feature that they become."""
+"""Packed rows: which samples share one, and the row that they become."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigft import _host
-from bigft.data.records import Feature
+from bigft.data.records import Row
 
 Ids = NDArray[np.int64]
 Strategy = Literal["first_fit_decreasing", "length_ordered"]
@@ -21,23 +21,22 @@ PACKERS: dict[Strategy, Callable[[Ids, int, int], Ids]] = {
 }
 
 
-def join(features: Sequence[Feature]) -> Feature:
-    """The features one after the other in one row, which keeps them as `parts`.
+def join(rows: Sequence[Row]) -> Row:
+    """The rows one after the other in one, which keeps them as `parts`.
 
     A row of one has a part as well: so a task sees by `parts` that rows are packed. Labels are
-    shifted when a sample is encoded, so none of them looks into the next sample.
+    aligned when a sample is encoded, so none of them looks into the next sample.
     """
-    first = features[0]
-    return Feature(
+    first = rows[0]
+    return Row(
         record=first.record,
         window=first.window,
         num_windows=first.num_windows,
-        input_ids_T=[token for feature in features for token in feature.input_ids_T],
-        labels_T=[label for feature in features for label in feature.labels_T],
+        length=sum(row.length for row in rows),
+        num_targets=sum(row.num_targets for row in rows),
         columns={
-            name: [number for feature in features for number in feature.columns[name]]
-            for name in first.columns
+            name: [value for row in rows for value in row.columns[name]] for name in first.columns
         },
-        lost_targets=sum(feature.lost_targets for feature in features),
-        parts=tuple(features),
+        lost_targets=sum(row.lost_targets for row in rows),
+        parts=tuple(rows),
     )

@@ -1,9 +1,9 @@
-"""What travels through the data room: a Record becomes Features, Features become a Batch."""
+"""What travels through bigft/data: a Record becomes Rows, Rows become a Batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,73 +34,68 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
-    """One row that the model sees: a record, or one window of it.
+class Row:
+    """What the model sees of a record: all of it, or one window.
 
     record: index of the Record it came from.  window: 0-based.  num_windows: of that record.
-    input_ids_T: token ids.  labels_T: class ids, IGNORE_INDEX where there is no target.
-    columns: further integer columns of the task, each a list (word numbers of tokens, say).
+    length: what order, packing and the bounds on a batch count: tokens of a text, 1 of an image.
+    num_targets: at most so many; a task that draws its targets when a batch is made draws fewer.
+    columns: what the task stores: of every name a list of integers, or in every row one of floats.
+        Of what a row only points to (a picture) its hash belongs here: the columns of the training
+        set are what tells whether a run goes on with the same data.
     lost_targets: targets of the record that stand in no row, since it was cut.
-    parts: of a packed row the features that it is made of, in their order; never stored.
+    parts: of a packed row the rows that it is made of, in their order; never stored.
+    draw: the address (`seeding.address`) of what is drawn for this row when it is collated: in
+        training of seed, epoch, sample and its occurrence in the epoch, in evaluation of the split
+        and the row alone. The same in every layout and after a resume; never stored.
     notes: what a user should know of the record, each as what follows "3 records"; stored with it.
     """
 
     record: int
     window: int
     num_windows: int
-    input_ids_T: list[int]
-    labels_T: list[int]
-    columns: dict[str, list[int]] = field(default_factory=dict)
+    length: int
+    num_targets: int
+    columns: dict[str, list[Any]] = field(default_factory=dict)
     lost_targets: int = 0
-    parts: tuple[Feature, ...] = ()
+    parts: tuple[Row, ...] = ()
+    draw: int = 0
     notes: tuple[str, ...] = ()
 
     @property
-    def samples(self) -> tuple[Feature, ...]:
-        """The features of the row: those it is packed from, or itself."""
+    def samples(self) -> tuple[Row, ...]:
+        """The rows that this one is packed from, or itself."""
         return self.parts or (self,)
-
-    @property
-    def length(self) -> int:
-        """Of the longer side, where labels are a text of their own (encoder and decoder)."""
-        return max(len(self.input_ids_T), len(self.labels_T))
-
-    @property
-    def num_targets(self) -> int:
-        return len(self.labels_T) - self.labels_T.count(IGNORE_INDEX)
 
 
 @dataclass(slots=True)
 class Batch:
-    """Features as tensors, padded to the longest.
+    """Rows as tensors.
 
     inputs: what the model's forward takes (input_ids_BT, attention_mask_BT, ...).
-    labels_BT: int64, already shifted where the task shifts; IGNORE_INDEX is no target.
-    target_rows_M: int64, the rows of the flattened labels that are targets; stays on the CPU.
-    num_targets, num_tokens: real ones, without padding.
-    features: the rows' Features, in the order of the rows.
+    labels: of any shape, as the task's head documents it. Class ids are int64, aligned with what
+        predicts them, IGNORE_INDEX where there is no target; of real numbers NaN is no target.
+    target_rows_M: int64, the places of the flattened labels that are targets; stays on the CPU.
+    num_targets: that count.  size: the rows' real tokens, without padding, or what their length
+        counts.
+    rows: in the order of the batch.
     """
 
     inputs: dict[str, torch.Tensor]
-    labels_BT: torch.Tensor
+    labels: torch.Tensor
     target_rows_M: torch.Tensor
     num_targets: int
-    num_tokens: int
-    features: list[Feature]
+    size: int
+    rows: list[Row]
 
     def to(self, device: torch.device) -> Batch:
         inputs = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
-        labels_BT = self.labels_BT.to(device, non_blocking=True)
-        return Batch(
-            inputs,
-            labels_BT,
-            self.target_rows_M,
-            self.num_targets,
-            self.num_tokens,
-            self.features,
-        )
+        labels = self.labels.to(device, non_blocking=True)
+        return replace(self, inputs=inputs, labels=labels)
 
     def without_targets(self) -> Batch:
         """The same rows at weight zero: what a rank runs that has no sample of its own left."""
-        labels_BT = self.labels_BT.new_full(self.labels_BT.shape, IGNORE_INDEX)
-        return Batch(self.inputs, labels_BT, self.target_rows_M[:0], 0, 0, self.features)
+        no_target = float("nan") if self.labels.is_floating_point() else IGNORE_INDEX
+        labels = self.labels.new_full(self.labels.shape, no_target)
+        none_M = self.target_rows_M[:0]
+        return replace(self, labels=labels, target_rows_M=none_M, num_targets=0, size=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import DataConfig
+from bigft.config.tasks import Reads
 from bigft.data.formats import ReadOptions, hub_splits, hub_version, stream_hub, stream_records
 from bigft.data.formats.files import check_is_regular
 from bigft.data.records import Record
@@ -69,27 +70,28 @@ def splits_of(data: DataConfig) -> list[str]:
 
 
 def read_split(
-    data: DataConfig, split: str, *, columns: frozenset[str] | None = None
+    data: DataConfig, split: str, reads: Reads, *, columns: frozenset[str] | None = None
 ) -> list[Record] | None:
     """The records of one split at once; None if the config names none.
 
     columns: the fields that the task may use; None: any.
     Raises BadInput with the problems of its files.
     """
-    records = stream_split(data, split, columns=columns)
+    records = stream_split(data, split, reads, columns=columns)
     return None if records is None else list(records)
 
 
 def stream_split(
     data: DataConfig,
     split: str,
+    reads: Reads,
     *,
-    of_words: bool = True,
     columns: frozenset[str] | None = None,
 ) -> Iterator[Record] | None:
     """The records of one split, read as they are asked for; None if the config names none.
 
-    of_words: whether a file may be one of labelled words, where its format is to be found.
+    reads: what the task's model is given: only for one that reads words a file may be one of
+        labelled words, where its format is to be found.
     columns: the fields that the task may use; None: any.
 
     The stream ends with BadInput if its files have problems.
@@ -99,7 +101,7 @@ def stream_split(
         text_column_name=data.text_column_name,
         label_column_name=data.label_column_name,
         sample_by=data.sample_by,
-        of_words=of_words,
+        of_words=reads == "words",
         max_samples=data.max_train_samples if split == "train" else data.max_eval_samples,
         columns=columns,
     )

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
+from bigft.models.processors import is_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig
+
+    from bigft.models.processors import Processor
 
 # Architectures after fairseq's RoBERTa: the first token's position is pad_token_id + 1.
 POSITIONS_AFTER_PAD = {
@@ -40,10 +43,12 @@ def max_positions(config: PretrainedConfig, model: ModelConfig) -> Limit | None:
     return Limit(tokens, f"{spelled} in config.json (model.config_overrides overrides it)")
 
 
-def tokenizer_limit(tokenizer: PreTrainedTokenizerBase) -> Limit | None:
-    """The longest sequence that the tokenizer is meant for; None where it does not say."""
+def tokenizer_limit(processor: Processor) -> Limit | None:
+    """The longest sequence that a tokenizer is meant for; None where it does not say."""
+    if not is_tokenizer(processor):
+        return None
     source = "model_max_length in tokenizer_config.json (data.max_seq_length overrides it)"
-    tokens = tokenizer.model_max_length
+    tokens = processor.model_max_length
     if not isinstance(tokens, int | float):
         what = f"model_max_length in tokenizer_config.json is {tokens!r}, not a number"
         raise BadInput(Problem("model.model_name_or_path", what, "write it as a number"))

@@ -20,13 +20,13 @@ IGNORE_INDEX = -100
 
 
 class Rows(Protocol):
-    """What is looked at of a Batch. labels_BT: shifted already; -100 is no target."""
+    """What is looked at of a Batch. labels: [B, T], aligned; -100 is no target."""
 
     @property
     def inputs(self) -> Mapping[str, torch.Tensor]: ...
 
     @property
-    def labels_BT(self) -> torch.Tensor: ...
+    def labels(self) -> torch.Tensor: ...
 
 
 class Answer(NamedTuple):
@@ -72,10 +72,10 @@ def _difference(model: nn.Module, packed: Rows, alone: Sequence[Rows], dtype: to
     half = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
     with trying_out(model), half:
         for sample in alone:
-            expected = _answer(model, sample.inputs, sample.labels_BT)
-            own = slice(begin, begin + sample.labels_BT.shape[1])
-            labels_BT = torch.full_like(packed.labels_BT, IGNORE_INDEX)
-            labels_BT[:, own] = packed.labels_BT[:, own]
+            expected = _answer(model, sample.inputs, sample.labels)
+            own = slice(begin, begin + sample.labels.shape[1])
+            labels_BT = torch.full_like(packed.labels, IGNORE_INDEX)
+            labels_BT[:, own] = packed.labels[:, own]
             try:
                 found = _answer(model, packed.inputs, labels_BT)
             except Exception as error:  # of every kind: the sample alone has just been answered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,19 @@ def _drawing(options: Generation, draws: Sequence[int]) -> list[Any]:
     if options.top_p < 1:
         processors.append(TopPLogitsWarper(options.top_p))
     return [*processors, add_noise]
+
+
+def streamer(tokenizer: PreTrainedTokenizerBase, write: Callable[[str], object]) -> Any:
+    """For `generate`: gives what follows the prompt to `write` as it comes."""
+    from transformers import TextStreamer
+
+    class Streamer(TextStreamer):
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            write(text + "\n" * stream_end)
+
+    return Streamer(
+        tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
 
 
 def left_padded(

@@ -1,20 +1,21 @@
-"""What a task is: the only thing that the data and training rooms know of it."""
+"""What a task is: all that bigft/data, bigft/training and bigft/cli know of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from bigft.config.sections import RunConfig
-from bigft.data.prepare import PreparedSplit
-from bigft.data.records import Batch, Feature, Record
+from bigft.data.records import Batch, Record, Row
+from bigft.data.split import PreparedSplit
 from bigft.data.tag_spellings import Tagging
+from bigft.models.limits import Limit
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 Prediction = dict[str, Any]
 """A task's answer for one record, JSON types only: one line of `bigft predict`."""
@@ -71,56 +72,99 @@ class Metric(Protocol):
         ...
 
 
+class Read(NamedTuple):
+    """splits: records by split, as far as the config names it. A stream is read once; what is wrong
+    with it is raised when it ends.  labels: class names by id; [] where the task has none."""
+
+    splits: dict[str, Iterable[Record]]
+    labels: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a task is built for.
+
+    processor: a tokenizer, or an image processor: what the task's `reads` asks for.
+    labels: class names by id.
+    limit: how long a row may be, and what says so; None: no bound.
+    clock: the day that a chat template takes for today; None: the present.
+    """
+
+    config: RunConfig
+    processor: Any
+    labels: Sequence[str] = ()
+    limit: Limit | None = None
+    clock: date | None = None
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a row at most."""
+        return self.limit.tokens if self.limit else None
+
+    @property
+    def cut_by(self) -> str:
+        """What says so, for notes and errors."""
+        return self.limit.source if self.limit else ""
+
+
 class Task(Protocol):
-    """See docs/architecture.md. Built once per process by the rows of TASKS.
+    """What training needs of a task; see docs/architecture.md. Built once per process.
+
+    A task inherits it, so that what is no concern of its own says nothing.
 
     labels: class names by id; [] where the task has none.
     auto_class: the name of transformers' Auto class that the task trains.
     """
 
     labels: list[str]
-    auto_class: str
+    auto_class: ClassVar[str]
+
+    def __init__(self, setting: Setting) -> None:
+        """Raises BadInput if an option cannot be used."""
 
     @classmethod
-    def read(
-        cls, config: RunConfig, reading: Reading | None = None
-    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
-        """The records of every split that the config names, and the labels; fills `reading`.
-
-        A split may be a stream that is read once; what is wrong with it is raised when it ends.
-        """
+    def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
+        """The data that the config names, each record in the task's one form; fills `reading`."""
         ...
 
-    def __init__(
-        self,
-        config: RunConfig,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-        max_length: int | None,
-        cut_by: str = "data.max_seq_length",
-        clock: date | None = None,
-    ) -> None:
-        """max_length: tokens of a row at most.  cut_by: what says so, for notes and errors.
+    @classmethod
+    def writes_clock(cls, config: RunConfig, processor: Any) -> bool:
+        """Whether rows hold the day that they are made on."""
+        return False
 
-        clock: the day that a chat template takes for today; None: the present.
-        """
-        ...
-
-    def encode(self, record: Record) -> list[Feature]:
+    def encode(self, record: Record) -> list[Row]:
         """The record's windows. Raises BadInput, naming file and line, if it cannot be used."""
         ...
 
-    def preview(self, feature: Feature) -> list[tuple[str, bool]]:
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """On the CPU. Rows that are packed (with `parts`) hold samples that do not see each other.
+        What is drawn for a row is a function of its `draw`."""
+        ...
+
+    def preview(self, row: Row) -> list[tuple[str, bool]]:
         """The row as text, cut where it turns into targets (True) or ceases to be."""
         ...
 
-    def collate(self, features: Sequence[Feature]) -> Batch:
-        """Features that are packed (with `parts`) are rows whose samples do not see each other."""
+    def examples(self, train: PreparedSplit) -> list[str]:
+        """What else `bigft check` shows of the training set, a line each."""
+        return []
+
+    def model_options(self) -> dict[str, Any]:
+        """What the model's config must say of the labels."""
+        return {}
+
+    def attach_head(self, model: PreTrainedModel) -> None:
+        """Makes the model's forward answer what `loss` and `predict` ask for: see models/heads."""
         ...
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         """Of the batch's targets, through `engine(...)`."""
         ...
+
+    def uniform_loss(self) -> float | None:
+        """The loss per target of a model that gives every answer the same probability; None where
+        there is no such thing."""
+        return None
 
     def predict(self, engine: Any, batch: Batch) -> Predicted: ...
 
@@ -134,27 +178,62 @@ class Task(Protocol):
 
     def notes(self, split: PreparedSplit) -> list[str]:
         """How the answers to this split are measured, where that is not plain."""
+        return []
+
+
+@runtime_checkable
+class Prompts(Protocol):
+    """What `bigft predict` needs of a task besides."""
+
+    def prompt(self, given: str | Mapping[str, Any], index: int, file: str, line: int) -> Record:
+        """A text, or an object of a file, as a record without labels.
+
+        Raises BadInput, naming file and line, for an object that the task cannot use.
+        """
         ...
 
-    def model_options(self) -> dict[str, Any]:
-        """What the model's config must say of the labels."""
-        ...
-
-    def attach_head(self, model: PreTrainedModel) -> None:
-        """Makes the model's forward answer what `loss` and `predict` ask for: see models/heads."""
-        ...
-
-    def text_record(self, text: str, index: int) -> Record:
-        """A text of `bigft predict` as a record without labels."""
-        ...
-
-    def encode_prompt(self, record: Record) -> list[Feature]:
-        """A record without labels as rows for `answer`."""
+    def encode_prompt(self, record: Record) -> list[Row]:
+        """The record as rows for `answer`."""
         ...
 
     def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
-        """One part per row of prompts, which `stitch` puts together."""
+        """One part per row of prompts, which `Task.stitch` puts together."""
         ...
 
 
-__all__ = ["Loss", "Metric", "Predicted", "Prediction", "Reading", "Task"]
+@runtime_checkable
+class Chats(Protocol):
+    """What `bigft predict --chat` needs of a task besides."""
+
+    def check_chat(self) -> None:
+        """Raises BadInput if this run's model cannot be talked with."""
+        ...
+
+    def reply(
+        self,
+        engine: Any,
+        messages: Sequence[Mapping[str, str]],
+        draw: int,
+        write: Callable[[str], object],
+    ) -> str:
+        """What the model says next.
+
+        draw: the address of what is drawn for it.  write: gets the text as it comes, and a line
+        break at its end.
+        Raises BadInput for messages that the template refuses.
+        """
+        ...
+
+
+__all__ = [
+    "Chats",
+    "Loss",
+    "Metric",
+    "Predicted",
+    "Prediction",
+    "Prompts",
+    "Read",
+    "Reading",
+    "Setting",
+    "Task",
+]

@@ -64,7 +64,7 @@ class RoundTrip:
         return not any(map(str.isalnum, known)) if letters else not known.strip()
 
     def notes(self, text: str, ids_T: Sequence[int], rendered: bool = False) -> tuple[str, ...]:
-        """What of the text is not learnt as it is: notes as those of a Feature.
+        """What of the text is not learnt as it is: notes as those of a Row.
 
         White space around the text does not count.
         ids_T: what it is learnt as.  rendered: the text holds special tokens, written out, and what

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bigft.config.errors import Problem
-from bigft.data.prepare import PreparedSplit
+from bigft.data.split import PreparedSplit
 
 NO_TEXT = "learn nothing that their answers say: the chat template writes none of it"
 NO_TOKEN = "learn no letter of their targets: the tokenizer has no token for any of them"

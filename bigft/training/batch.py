@@ -8,9 +8,12 @@ from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.models.adapt import virtual_tokens
 from bigft.models.limits import Limit, max_positions, tokenizer_limit
+from bigft.models.processors import is_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig
+
+    from bigft.models.processors import Processor
 
 
 def global_batch(config: RunConfig, world_size: int) -> dict[str, int]:
@@ -28,7 +31,7 @@ def global_batch(config: RunConfig, world_size: int) -> dict[str, int]:
 
 
 def row_limit(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase, model_config: PretrainedConfig
+    config: RunConfig, processor: Processor, model_config: PretrainedConfig
 ) -> Limit | None:
     """Tokens of a row at most, and what says so; None: no bound. What the tokenizer says does not
     count where the config says otherwise.
@@ -36,7 +39,7 @@ def row_limit(
     Raises BadInput if the model cannot take as many, or has no room beside its virtual tokens.
     """
     asked, virtual = config.data.max_seq_length, virtual_tokens(config.adapt)
-    positions, stated = max_positions(model_config, config.model), tokenizer_limit(tokenizer)
+    positions, stated = max_positions(model_config, config.model), tokenizer_limit(processor)
     if asked is not None or (positions and positions.source.endswith("model.config_overrides")):
         stated = None
     bound = min(filter(None, (positions, stated)), default=None)
@@ -54,13 +57,15 @@ def row_limit(
     return Limit(asked, "data.max_seq_length")
 
 
-def overridden_limit(tokenizer: PreTrainedTokenizerBase, limit: Limit | None) -> list[str]:
+def overridden_limit(processor: Processor, limit: Limit | None) -> list[str]:
     """A note where rows are longer than the tokenizer is meant for. What is saved with the model
     says so too: other tools, and `Trained`, go by it."""
-    stated = tokenizer_limit(tokenizer)
-    if limit is None or stated is None or limit.tokens <= stated.tokens:
+    stated = tokenizer_limit(processor)
+    if not is_tokenizer(processor) or limit is None or stated is None:
         return []
-    tokenizer.model_max_length = limit.tokens
+    if limit.tokens <= stated.tokens:
+        return []
+    processor.model_max_length = limit.tokens
     return [
         f"rows hold up to {limit.tokens} tokens ({limit.source}), though model_max_length in "
         f"tokenizer_config.json is {stated.tokens}; the trained model's says {limit.tokens}"

@@ -6,7 +6,7 @@ import numpy as np
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import DataConfig
-from bigft.data.prepare import PreparedSplit
+from bigft.data.split import PreparedSplit
 
 
 def record_notes(splits: dict[str, PreparedSplit]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from bigft.data.loader import EvalBatch, EvalLoader
-from bigft.data.prepare import PreparedSplit
 from bigft.data.records import Record
+from bigft.data.split import PreparedSplit
 from bigft.runtime.process_group import World
 from bigft.tasks.protocol import Prediction, Task
 
@@ -102,9 +102,9 @@ def _predictions(
         if item.is_filler:
             continue
         loss.add(predicted.loss_sum, item.batch.num_targets)
-        for feature, part in zip(item.batch.features, predicted.parts, strict=True):
+        for row, part in zip(item.batch.rows, predicted.parts, strict=True):
             parts.append(part)
-            if feature.window == feature.num_windows - 1:
-                record = split.record(feature.record)
+            if row.window == row.num_windows - 1:
+                record = split.record(row.record)
                 yield record, task.stitch(parts, record)
                 parts = []

@@ -1,4 +1,4 @@
-"""`model/`: what plain transformers or peft loads: weights or an adapter, config and tokenizer."""
+"""`model/`: what plain transformers or peft loads: weights or an adapter, config, processor."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint.files import sync_directory, sync_tree
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from bigft.models.processors import Processor
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def export_model(
-    engine: Any, tokenizer: PreTrainedTokenizerBase, directory: RunDirectory, world: World
-) -> None:
-    """Writes the engine's weights, in the dtype they compute in, and the tokenizer, to `model/`.
+def export_model(engine: Any, processor: Processor, directory: RunDirectory, world: World) -> None:
+    """Writes the engine's weights, in the dtype they compute in, and the processor, to `model/`.
     Collective.
 
     Of a model in peft's shell the adapter alone, in peft's layout; its config.json is that of the
@@ -49,7 +47,7 @@ def export_model(
     if world.is_first:
 
         def write(place: Path) -> None:
-            write_model(model, tokenizer, state_dict, place)
+            write_model(model, processor, state_dict, place)
             check_stored(place, model, state_dict)
 
         try:
@@ -62,12 +60,12 @@ def export_model(
 
 def write_model(
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Processor,
     state_dict: Mapping[str, torch.Tensor],
     place: Path,
 ) -> None:
     """Writes to the new directory what `model/` holds: weights or an adapter, the configs of the
-    model and of its generation, and the tokenizer with its template.
+    model and of its generation, and the tokenizer with its template, or the image processor.
 
     state_dict: what is stored of the weights; {}: all is written but them, which a model without
         values can do as well.
@@ -80,7 +78,7 @@ def write_model(
         if only_says_tied(model):
             model.config.get_text_config().tie_word_embeddings = False
         model.save_pretrained(place, state_dict=dict(state_dict))  # which it empties
-    tokenizer.save_pretrained(place)
+    processor.save_pretrained(place)
 
 
 def only_says_tied(model: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ class _Rank:
             zero_stage=effective_zero_stage(config),
             trainable_parameters=trainable,
             device=str(world.device),
-            uniform_loss=uniform_loss(run),
+            uniform_loss=run.task.uniform_loss(),
         )
         for note in notes:
             self.events.emit("note", text=note)
@@ -198,7 +197,7 @@ class _Rank:
             loop.save_and_stop(stopped, weights_of=step)
             return None
         self.tick("exporting")
-        export_model(engine, self.run.tokenizer, self.directory, self.world)
+        export_model(engine, self.run.processor, self.directory, self.world)
         engine.destroy()
         gc.collect()
         if self.world.device.type == "cuda":
@@ -231,23 +230,17 @@ def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:
     sharded: the model is an engine's; otherwise it comes before ZeRO shards the weights.
     Raises BadInput where the model does not do what the config asks for.
     """
-    features, collate, device = run.probe_features(4), run.task.collate, world.device
+    rows, collate, device = run.probe_rows(4), run.task.collate, world.device
     dtype = getattr(torch, compute_dtype(run.config.train))
     requested = run.config.model.fused_head
-    batch = collate(features).to(device)
-    choice = choose_head(model, batch.inputs, batch.labels_BT, requested, world, dtype, sharded)
+    batch = collate(rows).to(device)
+    choice = choose_head(model, batch.inputs, batch.labels, requested, world, dtype, sharded)
     if run.config.data.packing:
-        packed = collate([join(features[:3])]).to(device)
-        alone = [collate([feature]).to(device) for feature in features[:3]]
+        packed = collate([join(rows[:3])]).to(device)
+        alone = [collate([row]).to(device) for row in rows[:3]]
         finest = dtype if run.config.model.is_flash else torch.float32
         check_packing(model, packed, alone, world, finest)
     return choice
-
-
-def uniform_loss(run: Run) -> float:
-    """The loss per target of a model that gives each label, or token, the same probability."""
-    heaviest = max((run.config.optim.class_weights or {}).values(), default=1.0)
-    return max(1.0, heaviest) * math.log(len(run.task.labels) or len(run.tokenizer))
 
 
 def _check_same_data(run: Run, world: World) -> None:

@@ -2,83 +2,90 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tempfile
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bigft import __version__
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.fields import Decides, options_that_decide
 from bigft.config.sections import DataConfig, RunConfig
-from bigft.config.tasks import CausalLM
 from bigft.data.cache import appearing, cache_root, fingerprint, prepared
+from bigft.data.fingerprint import content
 from bigft.data.formats.files import check_is_regular, not_fetched
-from bigft.data.prepare import PreparedSplit, prepare_split
+from bigft.data.prepare import prepare_split
 from bigft.data.source import input_files, version_of
+from bigft.data.split import PreparedSplit
 from bigft.data.tag_spellings import Tagging
 from bigft.models.load import load_model_config
-from bigft.models.tokenizers import check_vocabulary, load_tokenizer, tokenizer_notes
+from bigft.models.processors import (
+    check_vocabulary,
+    identity,
+    load_processor,
+    processor_notes,
+)
 from bigft.tasks import TASKS
-from bigft.tasks.causal_lm.template_source import writes_clock
-from bigft.tasks.protocol import Reading
+from bigft.tasks.protocol import Reading, Setting
 from bigft.tasks.unlearnable import unlearnable
 from bigft.training.batch import overridden_limit, row_limit
 from bigft.training.data_notes import record_notes, row_notes
 from bigft.training.run import Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 VOCABULARY = "task.json"
-# Of tokenizer_config.json, what changes rows or notes and is in no tokenizer.json.
-SETTINGS = (
-    *("truncation_side", "padding_side", "split_special_tokens", "clean_up_tokenization_spaces"),
-    *("add_bos_token", "add_eos_token", "src_lang", "tgt_lang"),
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a run that is there already says of data; None: what the data says itself.
+
+    labels: of its model, by id.  tagging: how its training set writes tags.
+    clock: the day that its chat template took for today; None: the present one.
+    """
+
+    labels: Sequence[str] | None = None
+    tagging: Tagging | None = None
+    clock: date | None = None
 
 
 def prepare(
     config: RunConfig,
-    labels: Sequence[str] | None = None,
-    tagging: Tagging | None = None,
-    clock: date | None = None,
+    known: Known = Known(),
 ) -> Run:
     """Reads, checks, encodes and caches the data of a run; on a second call only opens the cache.
 
-    labels, tagging: of a model that is there already; None: those of the data.
-    clock: the day that a chat template takes for today; None: the present one.
     Raises BadInput, naming key or file and line, for everything that is wrong with data, tokenizer
     or the model's config.
     """
     task_class = TASKS[config.task.name]
-    clock = clock or date.today()
+    clock = known.clock or date.today()
     problems: list[Problem] = []
     with collect(problems):
-        tokenizer = load_tokenizer(config.model, config.task.reads)
+        processor = load_processor(config.model, config.task.reads)
         model_config = load_model_config(config.model)
-        check_vocabulary(tokenizer, model_config)
-        limit = row_limit(config, tokenizer, model_config)
-        notes = tokenizer_notes(tokenizer) + overridden_limit(tokenizer, limit)
-        max_length, cut_by = limit or (None, "")
+        check_vocabulary(processor, model_config)
+        limit = row_limit(config, processor, model_config)
+        notes = processor_notes(processor) + overridden_limit(processor, limit)
+        setting = Setting(config, processor, limit=limit, clock=clock)
     if problems:
         # What is wrong with the data is told in the same go.
         with collect(problems):
-            read, _ = task_class.read(config)
-            for records in read.values():
+            for records in task_class.read(config).splits.values():
                 with collect(problems):
                     deque(records, maxlen=0)
         raise BadInput(problems)
 
     def build(directory: Path) -> None:
-        reading = Reading(tagging)
+        reading = Reading(known.tagging)
         splits, found = task_class.read(config, reading)
-        names = list(labels or found)
-        task = task_class(config, tokenizer, names, max_length, cut_by, clock)
+        names = list(known.labels or found)
+        task = task_class(replace(setting, labels=names))
         problems: list[Problem] = []
         written: dict[str, PreparedSplit] = {}
         for name, records in splits.items():
@@ -94,31 +101,29 @@ def prepare(
             "splits": list(splits),
             "notes": reading.notes + record_notes(written),
             "tagging": reading.tagging,
-            "content": _content(directory, names),
+            "content": content(written["train"], names) if "train" in written else "",
         }
         with appearing(directory / VOCABULARY) as path:
             path.write_text(json.dumps(vocabulary), encoding="utf-8")
 
-    is_dated = isinstance(config.task, CausalLM) and writes_clock(
-        tokenizer, config.data.chat_template
-    )
+    is_dated = task_class.writes_clock(config, processor)
     key = fingerprint(
         {
             "task": options_that_decide(config.task, Decides.ROWS),
             "data": options_that_decide(config.data, Decides.ROWS),
-            "tokenizer": identity(tokenizer),
-            "max_length": [max_length, cut_by],
-            "labels": labels and list(labels),
+            "processor": identity(processor),
+            "max_length": [setting.max_length, setting.cut_by],
+            "labels": known.labels and list(known.labels),
             "clock": clock.isoformat() if is_dated else None,
             "dataset": version_of(config.data),
-            "tagging": tagging,
+            "tagging": known.tagging,
             "bigft": __version__,
         },
         [*input_files(config.data), *_template(config.data)],
     )
     directory = prepared(cache_root(), key, build)
     vocabulary = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
-    task = task_class(config, tokenizer, vocabulary["labels"], max_length, cut_by, clock)
+    task = task_class(replace(setting, labels=vocabulary["labels"]))
     splits = {name: PreparedSplit(directory, name) for name in vocabulary["splits"]}
     notes += vocabulary["notes"] + row_notes(config.data, splits)
     for name, split in splits.items():
@@ -129,8 +134,8 @@ def prepare(
             f"the chat template writes the clock: in all rows of this run it is {clock}, on "
             "whatever day it goes on; `bigft predict` writes the present"
         )
-    found, content = Tagging.of(vocabulary["tagging"]), vocabulary["content"]
-    return Run(config, task, tokenizer, splits, notes, content, clock, found)
+    found = Tagging.of(vocabulary["tagging"])
+    return Run(config, task, processor, splits, notes, vocabulary["content"], clock, found)
 
 
 def _template(data: DataConfig) -> list[str]:
@@ -142,24 +147,3 @@ def _template(data: DataConfig) -> list[str]:
     if pointers := not_fetched(file):
         raise BadInput(pointers)
     return [file]
-
-
-def identity(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """All of a tokenizer that decides which ids a text becomes."""
-    if tokenizer.is_fast:
-        inner = tokenizer.backend_tokenizer.to_str()
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            files = sorted(map(Path, tokenizer.save_vocabulary(folder)))
-            inner = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    settings = [getattr(tokenizer, name, None) for name in SETTINGS]
-    return [inner, tokenizer.special_tokens_map, tokenizer.chat_template, settings]
-
-
-def _content(directory: Path, labels: list[str]) -> str:
-    """A hash of the encoded training set: data, tokenizer and task options, but no paths."""
-    digest = hashlib.sha256(json.dumps(labels).encode())
-    for path in sorted(directory.glob("train-*-features.arrow")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -78,8 +78,8 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
     dtype = dtype or compute_dtype(config.train)
     clock = clock_of(directory)
     trained = Trained.load(directory, clock=clock)
-    task, tokenizer, split = trained.task, trained.tokenizer, _split(config)
-    tagging = trained.tagging
+    task, processor, split = trained.task, trained.processor, _split(config)
+    known = trained.known
     before = _scores(trained, split)
     del trained
     merged: list[Merged] = []
@@ -90,10 +90,10 @@ def export_merged(directory: RunDirectory, output: Path, dtype: str | None = Non
         state_dict = tensors_to_store(model)
         _check_finite(state_dict, dtype)
         task.attach_head(model)  # which tells the model's configs how its answers begin and end
-        write_model(model, tokenizer, state_dict, place)
+        write_model(model, processor, state_dict, place)
         check_stored(place, model, state_dict)
         del adapted, model, state_dict
-        after = _scores(Trained.at(config, place, tagging, clock), split)
+        after = _scores(Trained.at(config, place, known), split)
         merged.append(Merged(dtype, split, before, after))
         report = merged[0]._asdict() | {"difference": merged[0].difference}
         (place / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bigft.data.prepare import PreparedSplit
 from bigft.data.records import Batch
+from bigft.data.split import PreparedSplit
 from bigft.ops import native
 from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
@@ -61,13 +61,13 @@ def suspects(
 
     split, batches: what the step was made from.
     """
-    rows = {
+    records = {
         sample.record
         for micro_step in done.suspects
-        for feature in batches[micro_step].features
-        for sample in feature.samples
+        for row in batches[micro_step].rows
+        for sample in row.samples
     }
-    gathered = world.gather([split.record(row).where for row in sorted(rows)])
+    gathered = world.gather([split.record(index).where for index in sorted(records)])
     return [*dict.fromkeys(where for mine in gathered for where in mine)]
 
 

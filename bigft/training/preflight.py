@@ -30,7 +30,7 @@ from bigft.training.batch import global_batch
 from bigft.training.best import Judge
 from bigft.training.compiled import check_compiler
 from bigft.training.export import only_says_tied, unsaved_generation_fields, write_model
-from bigft.training.inputs import prepare
+from bigft.training.inputs import Known, prepare
 from bigft.training.optimizers import checkpoint_bytes
 from bigft.training.run import Run
 from bigft.training.schedule_notes import schedule_notes
@@ -70,7 +70,7 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         with collect(problems):
             directory.check(resume=resume)
     with collect(problems):
-        run = prepare(config, clock=clock_for(directory, resume))
+        run = prepare(config, Known(clock=clock_for(directory, resume)))
     with collect(problems):
         skeleton = _skeleton(config, run)
     if run is not None:
@@ -138,7 +138,7 @@ def check_export(run: Run, model: PreTrainedModel) -> list[str]:
     unsaved, is_untied = unsaved_generation_fields(model), only_says_tied(model)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            write_model(model, run.tokenizer, {}, Path(folder, "model"))
+            write_model(model, run.processor, {}, Path(folder, "model"))
         except Exception as error:  # of every kind: configs, tokenizers, adapters
             what = f"it could be trained, but not saved ({reason(error)})"
             fix = "correct the file of the model or the key of the config that this is about"

@@ -14,8 +14,8 @@ from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig, TrainConfig
 from bigft.data.order import Order
-from bigft.data.prepare import PreparedSplit
-from bigft.data.records import Feature
+from bigft.data.records import Row
+from bigft.data.split import PreparedSplit
 from bigft.data.tag_spellings import Tagging
 from bigft.models.adapt import adapt_model, check_shardable, freezes_base, load_options
 from bigft.models.load import load_model, load_model_config
@@ -24,7 +24,7 @@ from bigft.runtime.seeding import seed_everything
 from bigft.tasks.protocol import Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 LIBRARIES = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "datasets", "tokenizers")
 
@@ -35,14 +35,15 @@ class Run:
 
     splits: "train", "validation", "test", as far as the config names them.
     notes: what a user should know of the data, one sentence each.
-    data_fingerprint: 64 hex digits of what is trained on, wherever its files lie.
+    processor: a tokenizer, or an image processor.
+    data_fingerprint: of what is trained on, wherever its files lie (bigft/data/fingerprint.py).
     clock: the day that the chat template took for today.
     tagging: how the training set writes its tags; None where the task has none.
     """
 
     config: RunConfig
     task: Task
-    tokenizer: PreTrainedTokenizerBase
+    processor: Any
     splits: dict[str, PreparedSplit]
     notes: list[str]
     data_fingerprint: str
@@ -76,7 +77,7 @@ class Run:
         if config.train.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         seed_everything(config.train.seed, "adapter")
-        model = adapt_model(model, options, self.tokenizer)
+        model = adapt_model(model, options, self.processor)
         if effective_zero_stage(config) == 3:
             check_shardable(model)
         self.task.attach_head(model)
@@ -88,12 +89,12 @@ class Run:
             return None
         return deepspeed_config(self.config, world_size)
 
-    def probe_features(self, number: int) -> list[Feature]:
+    def probe_rows(self, number: int) -> list[Row]:
         """A few training rows, the shortest that have a target: to try a model out on."""
         train = self.splits["train"]
         rows = np.flatnonzero(train.num_targets)
         rows = rows[np.argsort(train.lengths[rows], kind="stable")][:number]
-        return [train.feature(int(row)) for row in rows]
+        return [train.row(int(row)) for row in rows]
 
     def order(self, global_batch: dict[str, int]) -> Order:
         """The order of the training samples. global_batch: Order's arguments, by name."""

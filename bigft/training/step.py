@@ -44,7 +44,7 @@ def count(world: World, batches: Sequence[Batch], stop: bool) -> StepCounts:
     sums = world.sum(
         [
             sum(batch.num_targets for batch in batches),
-            sum(batch.num_tokens for batch in batches),
+            sum(batch.size for batch in batches),
             int(stop),
         ]
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,43 +15,38 @@ from safetensors import SafetensorError
 from bigft.config.errors import BadInput, Problem, collect, reason
 from bigft.config.load import load_config
 from bigft.config.sections import DataConfig, ModelConfig, RunConfig
-from bigft.data.records import Feature, Record
+from bigft.data.records import Record, Row
 from bigft.data.source import SPLITS, files_of
 from bigft.data.tag_spellings import Tagging
 from bigft.models.adapt import load_options
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.heads.labels import labels_by_id
 from bigft.models.load import load_model, load_model_config
-from bigft.models.tokenizers import load_tokenizer
+from bigft.models.processors import load_processor
 from bigft.runtime.machine import check_libraries
 from bigft.runtime.process_group import World, choose_accelerator
 from bigft.runtime.run_directory import RunDirectory
 from bigft.tasks import TASKS
-from bigft.tasks.protocol import Prediction, Task
+from bigft.tasks.protocol import Prediction, Prompts, Setting, Task
 from bigft.training.batch import row_limit
 from bigft.training.evaluate import Evaluation, evaluate
 from bigft.training.export import ADAPTER_CONFIG
-from bigft.training.inputs import prepare
+from bigft.training.inputs import Known, prepare
 from bigft.training.run import Run, compute_dtype
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
 class Trained:
     """config: the run's, with the trained model in the place of the pretrained one; of an adapter
     the pretrained one stays, and the tokenizer is the run's.
-    tagging: how the run's training set writes its tags; None where run.json does not say.
-    clock: the day that a chat template takes for today; None: the present."""
+    known: what the run's data was read with."""
 
     config: RunConfig
     task: Task
-    tokenizer: PreTrainedTokenizerBase
+    processor: Any
     model: Any
     world: World
-    tagging: Tagging | None = None
-    clock: date | None = None
+    known: Known
 
     @classmethod
     def load(
@@ -72,17 +67,18 @@ class Trained:
                 Problem(str(directory.path), "no model/ in it", "let the run finish first")
             )
         config = load_config(str(directory.config_file), overrides).config
-        return cls.at(config, directory.model, Tagging.of(about.get("tagging")), clock)
+        known = Known(tagging=Tagging.of(about.get("tagging")), clock=clock)
+        return cls.at(config, directory.model, known)
 
     @classmethod
     def at(
         cls,
         config: RunConfig,
         place: Path,
-        tagging: Tagging | None = None,
-        clock: date | None = None,
+        known: Known,
     ) -> Trained:
-        """The same for what a run of that config exported to `place`."""
+        """The same for what a run of that config exported to `place`; its labels are the
+        model's."""
         choose_accelerator()  # before peft imports deepspeed, which guesses, and tells of it
         check_libraries()
         has_adapter = (place / ADAPTER_CONFIG).is_file()
@@ -94,13 +90,12 @@ class Trained:
         data = config.data.model_copy(update={"chat_template": None})
         config = config.model_copy(update={"model": model_section, "data": data})
         task_class = TASKS[config.task.name]
-        tokenizer = load_tokenizer(exported, config.task.reads)
+        processor = load_processor(exported, config.task.reads)
         exported_config = load_model_config(exported)
-        labels: list[str] = []
-        if config.task.answers_in == "labels":
-            labels = labels_by_id(exported_config)
-        max_length, cut_by = row_limit(config, tokenizer, exported_config) or (None, "")
-        task = task_class(config, tokenizer, labels, max_length, cut_by, clock)
+        has_labels = config.task.answers_in == "labels"
+        known = replace(known, labels=labels_by_id(exported_config) if has_labels else [])
+        limit = row_limit(config, processor, exported_config)
+        task = task_class(Setting(config, processor, known.labels or (), limit, known.clock))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if has_adapter:
             model: Any = on_its_base(config, task, place)
@@ -110,7 +105,7 @@ class Trained:
         if model.dtype == torch.bfloat16 and emulates_bf16(device):
             multiply_in_fp32(model)
         world = World(0, 0, 1, device, None)
-        return cls(config, task, tokenizer, model.to(device).eval(), world, tagging, clock)
+        return cls(config, task, processor, model.to(device).eval(), world, known)
 
     def evaluate(self, split: str, batch_size: int) -> Evaluation:
         """Scores of one split of the run's data. Raises BadInput if the config names none."""
@@ -122,7 +117,7 @@ class Trained:
             only = {f"{name}_file": () for name in SPLITS}
             data = data.model_copy(update={**only, f"{split}_file": files})
         config = self.config.model_copy(update={"data": data})
-        run: Run = prepare(config, self.task.labels, self.tagging, self.clock)
+        run: Run = prepare(config, self.known)
         if split not in run.splits:
             fix = f"there are {', '.join(run.splits)}"
             raise BadInput(Problem("data.dataset_name", f"has no split {split!r}", fix))
@@ -136,22 +131,25 @@ class Trained:
         Raises BadInput at the end, naming every record that the task cannot use; the others are
         answered.
         """
-        problems: list[Problem] = []
+        task, problems = self.task, list[Problem]()
+        if not isinstance(task, Prompts):
+            what = f"task {self.config.task.name} takes no prompts"
+            raise BadInput(Problem("task.name", what, "evaluate it on a file instead"))
 
-        def encoded() -> Iterator[tuple[Record, list[Feature]]]:
+        def encoded() -> Iterator[tuple[Record, list[Row]]]:
             for record in records:
                 with collect(problems):
-                    yield record, self.task.encode_prompt(record)
+                    yield record, task.encode_prompt(record)
 
         source = encoded()
         while chunk := list(islice(source, batch_size)):
-            features = [feature for _, rows in chunk for feature in rows]
+            rows = [row for _, rows_of_record in chunk for row in rows_of_record]
             parts: dict[int, list[Prediction]] = {record.index: [] for record, _ in chunk}
-            for start in range(0, len(features), batch_size):
-                batch = self.task.collate(features[start : start + batch_size])
-                answers = self.task.answer(self.model, batch.to(self.world.device))
-                for feature, part in zip(batch.features, answers, strict=True):
-                    parts[feature.record].append(part)
+            for start in range(0, len(rows), batch_size):
+                batch = self.task.collate(rows[start : start + batch_size])
+                answers = task.answer(self.model, batch.to(self.world.device))
+                for row, part in zip(batch.rows, answers, strict=True):
+                    parts[row.record].append(part)
             for record, _ in chunk:
                 yield self.task.stitch(parts[record.index], record)
         if problems:

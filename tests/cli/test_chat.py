@@ -187,7 +187,7 @@ def test_words_appear_as_they_come(
     drawn = {"max_new_tokens": 200, "do_sample": "true", "temperature": 50.0}  # spaces, too
     words = [f"task.generation.{key}={value}" for key, value in drawn.items()]
     assert main(["predict", "out", "--chat", *words]) == 0
-    assert len([piece for piece in pieces if piece]) > 2
+    assert len([piece for piece in pieces if piece]) > 1  # at once it would be one
 
 
 def test_a_line_that_the_template_refuses_does_not_end_the_talk(

@@ -12,17 +12,7 @@ from tasks.causal import causal_model
 from tasks.chat import CHATML, chat_tokenizer
 
 from bigft.cli import main
-from bigft.cli.preview import (
-    BARS,
-    EXAMPLES,
-    LABELS,
-    WORDS,
-    examples_by_label,
-    histogram,
-    samples,
-    tagged_words,
-)
-from bigft.data.records import Record
+from bigft.cli.preview import BARS, examples, histogram, samples
 
 
 class Previews:
@@ -87,38 +77,9 @@ def test_a_check_of_a_chat_shows_answers_and_what_truncation_costs(
     ]
 
 
-def tagged(*pairs: tuple[str, str | None]) -> Record:
-    fields = {"tokens": [word for word, _ in pairs], "tags": [tag for _, tag in pairs]}
-    return Record(0, fields, "a.jsonl", 1)
+def test_what_the_task_shows_does_not_steer_the_terminal_either() -> None:
+    class Shows(Previews):
+        def examples(self, train: Any) -> list[str]:
+            return ["  a\x1b[2J/X"]
 
-
-ROMAN = tagged(("Ada", "B-PER"), ("Lee", "I-PER"), ("saw", "O"), ("Rom", "B-LOC"), ("x", None))
-
-
-def test_words_stand_beside_their_tags() -> None:
-    assert list(tagged_words([ROMAN])) == ["  Ada/B-PER Lee/I-PER saw Rom/B-LOC x/null"]
-    (line,) = tagged_words([tagged(*[("a\x1b", "O")] * (WORDS + 1))])
-    assert line.count("a\\x1b") == WORDS
-    assert line.endswith(" ...")
-
-
-def test_every_type_has_its_entities_whole_and_each_once() -> None:
-    labels = ["O", "B-LOC", "I-LOC", "B-MISC", "I-MISC", "B-PER", "I-PER"]
-    expected = ["  LOC: Rom", "  MISC: none", "  PER: Ada Lee"]
-    assert list(examples_by_label([ROMAN, ROMAN], labels)) == expected
-
-
-def test_of_plain_labels_words_are_shown() -> None:
-    record = tagged(("dogs", "NOUN"), ("run", "VERB"), ("cats", "NOUN"), ("!", None))
-    assert list(examples_by_label([record], ["NOUN", "VERB"])) == [
-        "  NOUN: dogs, cats",
-        "  VERB: run",
-    ]
-
-
-def test_many_entities_and_many_types_are_cut_short() -> None:
-    record = tagged(*((f"w{n}", "X") for n in range(EXAMPLES + 1)))
-    assert list(examples_by_label([record], ["X"])) == ["  X: w0, w1, w2, w3, w4"]
-    lines = list(examples_by_label([], [f"L{n}" for n in range(LABELS + 2)]))
-    assert len(lines) == LABELS + 1
-    assert lines[-1] == "  and 2 more"
+    assert list(examples(Shows(), None)) == ["  a\\x1b[2J/X"]  # type: ignore[arg-type]

@@ -27,13 +27,15 @@ from bigft.data.cache import (
     fingerprint,
     prepared,
 )
-from bigft.data.prepare import PreparedSplit, prepare_split
-from bigft.data.records import Feature, Record
+from bigft.data.prepare import prepare_split
+from bigft.data.records import Record, Row
+from bigft.data.split import PreparedSplit
+from bigft.tasks.text_rows import text_row
 
 FORKED = multiprocessing.get_context("fork")
 NUM_RECORDS = 500
 PRINT = "0123abcd"
-FEATURES, RECORDS = "train-000002-features.arrow", "train-000002-records.arrow"
+ROWS, RECORDS = "train-000002-rows.arrow", "train-000002-records.arrow"
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +55,8 @@ def records() -> list[Record]:
     return [Record(index, {"text": "a" * 100}, "f", index + 1) for index in range(NUM_RECORDS)]
 
 
-def encode(record: Record) -> list[Feature]:
-    return [Feature(record.index, 0, 1, [record.index] * 9, [record.index] * 9)]
+def encode(record: Record) -> list[Row]:
+    return [text_row(record.index, 0, 1, [record.index] * 9, [record.index] * 9)]
 
 
 def build(directory: Path) -> None:
@@ -66,7 +68,7 @@ def build(directory: Path) -> None:
 def assert_whole(directory: Path) -> None:
     split = PreparedSplit(directory, "train")
     assert split.num_records == len(split) == NUM_RECORDS
-    assert split.feature(NUM_RECORDS - 1) == encode(records()[-1])[0]
+    assert split.row(NUM_RECORDS - 1) == encode(records()[-1])[0]
 
 
 def entries(root: Path) -> set[str]:
@@ -203,7 +205,7 @@ def test_a_build_goes_on_where_one_that_was_killed_has_stopped(tmp_path: Path) -
 def test_a_killed_builder_frees_the_lock_though_it_had_workers(tmp_path: Path) -> None:
     begun = FORKED.Event()
 
-    def encode_for_ever(record: Record) -> list[Feature]:
+    def encode_for_ever(record: Record) -> list[Row]:
         begun.set()
         time.sleep(1000)
         return []
@@ -312,7 +314,7 @@ def test_only_others_directories_left_for_a_day_are_removed(tmp_path: Path) -> N
 
 
 def truncate(directory: Path) -> None:
-    os.truncate(directory / FEATURES, 2000)
+    os.truncate(directory / ROWS, 2000)
 
 
 def overwrite_footer(directory: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bigft.data.prepare import prepare_split
-from bigft.data.records import Feature, Record
+from bigft.data.records import Record, Row
+from bigft.tasks.text_rows import text_row
 
 
-def encode(record: Record) -> list[Feature]:
+def encode(record: Record) -> list[Row]:
     """A row of the fourth record has a note of its own."""
     notes = ("row",) if record.index == 3 else ()
-    return [Feature(record.index, 0, 1, [1], [1], notes=notes)]
+    return [text_row(record.index, 0, 1, [1], [1], notes=notes)]
 
 
 def test_notes_of_records_are_counted_by_kind_and_name_the_first(tmp_path: Path) -> None:

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data import prepare
 from bigft.data.cache import Interrupted, prepared
-from bigft.data.prepare import PreparedSplit, prepare_split
-from bigft.data.records import IGNORE_INDEX, Feature, Record
+from bigft.data.prepare import prepare_split
+from bigft.data.records import IGNORE_INDEX, Record, Row
+from bigft.data.split import PreparedSplit
+from bigft.tasks.text_rows import text_row
 
 FORKED = multiprocessing.get_context("fork")
 PER_PART = 100
@@ -45,11 +47,11 @@ def records(num_records: int = NUM_RECORDS) -> list[Record]:
     ]
 
 
-def encode(record: Record) -> list[Feature]:
+def encode(record: Record) -> list[Row]:
     """Record i has i % 3 + 1 windows."""
     num_windows = record.index % 3 + 1
     return [
-        Feature(
+        text_row(
             record.index,
             window,
             num_windows,
@@ -62,8 +64,8 @@ def encode(record: Record) -> list[Feature]:
     ]
 
 
-def encoding_process(record: Record) -> list[Feature]:
-    return [Feature(record.index, 0, 1, [os.getpid()], [0])]
+def encoding_process(record: Record) -> list[Row]:
+    return [text_row(record.index, 0, 1, [os.getpid()], [0])]
 
 
 def parts(directory: Path) -> list[str]:
@@ -83,7 +85,7 @@ def test_a_split_reads_as_it_was_written(tmp_path: Path, num_workers: int) -> No
     assert len(parts(tmp_path)) == 2 * 10
     expected = [feature for record in records() for feature in encode(record)]
     for read in (split, PreparedSplit(tmp_path, "train")):
-        assert [read.feature(row) for row in range(len(read))] == expected
+        assert [read.row(row) for row in range(len(read))] == expected
         assert [read.record(index) for index in range(read.num_records)] == records()
     for array, values in [
         (split.lengths, [feature.length for feature in expected]),
@@ -108,26 +110,26 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> N
 
 def test_a_part_is_bounded_by_its_text_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "CHARACTERS_PER_PART", 1000)
-    monkeypatch.setattr(prepare, "TOKENS_PER_BATCH", 500)
+    monkeypatch.setattr(prepare, "LENGTH_PER_BATCH", 500)
     lengths = [10, 2000, 10, 600, 600, 10]
     source = texts(*({"text": "a" * length} for length in lengths))
     split = prepare_split(
-        tmp_path, "train", source, lambda r: [Feature(r.index, 0, 1, [1] * lengths[r.index], [0])]
+        tmp_path, "train", source, lambda r: [text_row(r.index, 0, 1, [1] * lengths[r.index], [0])]
     )
     assert len(parts(tmp_path)) == 2 * 3
-    with pa.ipc.open_file(str(tmp_path / "train-000001-features.arrow")) as file:
+    with pa.ipc.open_file(str(tmp_path / "train-000001-rows.arrow")) as file:
         assert [file.get_batch(n).num_rows for n in range(file.num_record_batches)] == [2, 1]
     assert split.lengths.tolist() == lengths
     assert [split.record(index) for index in range(6)] == source
 
 
 def test_records_without_a_row_may_fill_a_whole_part(tmp_path: Path) -> None:
-    def sparse(record: Record) -> list[Feature]:
+    def sparse(record: Record) -> list[Row]:
         return [] if 50 <= record.index < 300 else encode(record)
 
     split = prepare_split(tmp_path, "train", records(400), sparse)
     expected = [feature for record in records(400) for feature in sparse(record)]
-    assert [split.feature(row) for row in range(len(split))] == expected
+    assert [split.row(row) for row in range(len(split))] == expected
     assert split.record(299) == records(400)[299]
 
 
@@ -138,7 +140,7 @@ def test_a_split_without_a_sample_is_refused(tmp_path: Path, source: list[Record
 
 
 def test_notes_are_counted_by_record(tmp_path: Path) -> None:
-    def noted(record: Record) -> list[Feature]:
+    def noted(record: Record) -> list[Row]:
         return [replace(row, notes=("odd",) * (record.index % 2)) for row in encode(record)]
 
     split = prepare_split(tmp_path, "train", records(150), noted, 2)
@@ -151,38 +153,12 @@ def test_a_date_of_a_parquet_file_is_kept_as_text(tmp_path: Path) -> None:
     assert split.record(0).fields == {"text": "a", "day": "2024-05-17"}
 
 
-def test_rows_and_records_know_which_of_the_files_they_are_from(tmp_path: Path) -> None:
-    places = [*(("a", line) for line in range(1, 151)), ("b", 1), ("b", 1), ("c", 1), ("c", 1)]
-    places += [("c", 7), ("c", 2), ("a", 1)]  # c a second time
-    source = [Record(index, {}, file, line) for index, (file, line) in enumerate(places)]
-    split = prepare_split(tmp_path, "train", source, encode)
-    expected = [0] * 150 + [1, 1, 2, 2, 2, 3, 4]
-    assert split.file_of_record.tolist() == expected
-    assert split.source_of_row(["c", "x", "a", "b"]).tolist() == [
-        {"c": 0, "a": 2, "b": 3}[record.file] for record in source for _ in encode(record)
-    ]
-
-
-def test_records_that_say_the_same_have_one_hash_in_every_split(tmp_path: Path) -> None:
-    train = texts({"tokens": ["a", "b"], "tags": ["O", "O"]}, {"text": "a", "n": 1, "id": 7})
-    test = texts(
-        {"tokens": ["a", "b"], "tags": ["O", "X"]},
-        {"tokens": ["a b"], "tags": ["O"]},
-        {"n": 1, "text": "a"},
-        {"n": 2, "text": "a"},
-    )
-    first = prepare_split(tmp_path, "train", train, encode).content_of_record
-    other = prepare_split(tmp_path, "test", test, encode).content_of_record
-    assert np.isin(other, first).tolist() == [True, False, True, False]
-    assert len({*first.tolist(), *other.tolist()}) == 4
-
-
 # --- processes ---
 
 
 def test_one_part_is_not_worth_a_process(tmp_path: Path) -> None:
     split = prepare_split(tmp_path, "train", records(PER_PART), encoding_process, 2)
-    assert split.feature(0).input_ids_T == [os.getpid()]
+    assert split.row(0).columns["input_ids"] == [os.getpid()]
 
 
 @pytest.mark.parametrize(("cores", "num_processes"), [({0}, 1), ({0, 3}, 2), (set(range(9)), 3)])
@@ -192,13 +168,13 @@ def test_without_a_number_there_is_a_process_per_core_as_far_as_there_are_parts(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores)
     started = FORKED.Barrier(num_processes)
 
-    def in_step(record: Record) -> list[Feature]:
+    def in_step(record: Record) -> list[Row]:
         if record.index % PER_PART == 0 and record.index // PER_PART < num_processes:
             started.wait(PATIENCE)  # each process has a part of its own
         return encoding_process(record)
 
     split = prepare_split(tmp_path, "train", records(3 * PER_PART), in_step)
-    processes = {split.feature(row).input_ids_T[0] for row in range(len(split))}
+    processes = {split.row(row).columns["input_ids"][0] for row in range(len(split))}
     assert len(processes) == num_processes
     assert (os.getpid() in processes) == (num_processes == 1)
 
@@ -208,18 +184,18 @@ def test_workers_leave_ctrl_c_and_the_threads_of_tokenizers_to_the_parent(
 ) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
 
-    def encode_surroundings(record: Record) -> list[Feature]:
+    def encode_surroundings(record: Record) -> list[Row]:
         threads = os.environ["TOKENIZERS_PARALLELISM"] == "true"
         interrupted = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
-        return [Feature(record.index, 0, 1, [int(threads), int(interrupted)], [0])]
+        return [text_row(record.index, 0, 1, [int(threads), int(interrupted)], [0])]
 
     split = prepare_split(tmp_path, "train", records(PER_PART + 1), encode_surroundings, 2)
-    assert split.feature(0).input_ids_T == [0, 0]
+    assert split.row(0).columns["input_ids"] == [0, 0]
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
 
 def test_a_fault_of_encode_comes_through_from_a_worker(tmp_path: Path) -> None:
-    def faulty(record: Record) -> list[Feature]:
+    def faulty(record: Record) -> list[Row]:
         raise KeyError("no such column")
 
     with pytest.raises(KeyError, match="no such column"):
@@ -228,7 +204,7 @@ def test_a_fault_of_encode_comes_through_from_a_worker(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_killed_is_told_and_leaves_what_was_done(tmp_path: Path) -> None:
-    def hungry(record: Record) -> list[Feature]:
+    def hungry(record: Record) -> list[Row]:
         if record.index == 5 * PER_PART:
             while len(parts(tmp_path)) < 2 * 4:
                 time.sleep(0.01)
@@ -252,7 +228,7 @@ def test_a_worker_that_is_killed_is_told_and_leaves_what_was_done(tmp_path: Path
 def test_problems_of_many_records_are_reported_at_once_in_order(
     tmp_path: Path, num_workers: int, every: int, num_reported: int
 ) -> None:
-    def picky(record: Record) -> list[Feature]:
+    def picky(record: Record) -> list[Row]:
         if record.index % every == 0:
             raise BadInput(Problem(record.where, "label out of range", "fix it"))
         return encode(record)
@@ -275,7 +251,7 @@ def test_what_a_stream_refuses_at_its_end_comes_with_what_encode_does(
     with pytest.raises(BadInput, match=r"^f:3: no JSON$"):
         prepare_split(tmp_path, "train", source(), encode, num_workers)
 
-    def picky(record: Record) -> list[Feature]:
+    def picky(record: Record) -> list[Row]:
         if record.index in (5, PER_PART + 9):  # one of the part that is cut short
             raise BadInput(Problem(f"record {record.index}", "too long"))
         return encode(record)
@@ -298,7 +274,7 @@ def test_records_are_read_as_workers_free_up_and_not_all_at_once(tmp_path: Path)
             num_read += 1
             yield record
 
-    def always_wrong(record: Record) -> list[Feature]:
+    def always_wrong(record: Record) -> list[Row]:
         raise BadInput(Problem(record.where, "wrong"))
 
     with pytest.raises(BadInput):
@@ -309,10 +285,10 @@ def test_records_are_read_as_workers_free_up_and_not_all_at_once(tmp_path: Path)
 # --- going on ---
 
 
-def counting(path: Path) -> Callable[[Record], list[Feature]]:
+def counting(path: Path) -> Callable[[Record], list[Row]]:
     """`encode`, which notes in a file whom it has encoded, whichever process calls it."""
 
-    def counted(record: Record) -> list[Feature]:
+    def counted(record: Record) -> list[Row]:
         with path.open("a") as file:
             file.write(f"{record.index}\n")
         return encode(record)
@@ -335,7 +311,7 @@ def test_a_killed_preparation_goes_on_behind_its_whole_parts(
 ) -> None:
     log, root = tmp_path / "log", tmp_path / "cache"
 
-    def gets_stuck(record: Record) -> list[Feature]:
+    def gets_stuck(record: Record) -> list[Row]:
         if record.index == 4 * PER_PART + 50:
             time.sleep(1000)
         return encode(record)
@@ -349,11 +325,12 @@ def test_a_killed_preparation_goes_on_behind_its_whole_parts(
 
     process = FORKED.Process(target=prepare_with, args=(gets_stuck,))
     process.start()
-    left: set[int] = set()
-    while left != whole:
-        time.sleep(0.01)
-        paths = (root / f".tmp-{PRINT}").glob("[!.]*-features.arrow")
-        left = {int(path.name.split("-")[1]) for path in paths}
+    building = root / f".tmp-{PRINT}"
+
+    def left() -> set[int]:
+        return {int(path.name.split("-")[1]) for path in building.glob("[!.]*-rows.arrow")}
+
+    wait_until(lambda: left() == whole)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -364,19 +341,19 @@ def test_a_killed_preparation_goes_on_behind_its_whole_parts(
     assert split.lengths.tolist() == [f.length for r in records() for f in encode(r)]
 
 
-def cut_features(directory: Path) -> None:
-    os.truncate(directory / "train-000001-features.arrow", 900)
+def cut_rows(directory: Path) -> None:
+    os.truncate(directory / "train-000001-rows.arrow", 900)
 
 
-def remove_features(directory: Path) -> None:
-    (directory / "train-000001-features.arrow").unlink()
+def remove_rows(directory: Path) -> None:
+    (directory / "train-000001-rows.arrow").unlink()
 
 
 def cut_records(directory: Path) -> None:
     os.truncate(directory / "train-000001-records.arrow", 900)
 
 
-@pytest.mark.parametrize("damage", [cut_features, remove_features, cut_records])
+@pytest.mark.parametrize("damage", [cut_rows, remove_rows, cut_records])
 def test_a_part_that_is_not_whole_is_encoded_again(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

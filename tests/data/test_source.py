@@ -25,7 +25,7 @@ def write(path: Path, *words: str) -> str:
 
 
 def words(config: DataConfig, split: str) -> list[str] | None:
-    records = read_split(config, split)
+    records = read_split(config, split, "words")
     return None if records is None else [record.fields["tokens"][0] for record in records]
 
 
@@ -38,7 +38,7 @@ def test_the_files_of_each_split_are_read_in_order(tmp_path: Path) -> None:
     config = data(train_file=[b, a], validation_file=dev)
     assert files_of(config, "train") == (b, a)
     assert [words(config, split) for split in SPLITS] == [["b", "a", "c"], ["d"], None]
-    train = read_split(config, "train")
+    train = read_split(config, "train", "words")
     assert train is not None
     assert [(r.index, r.file, r.line) for r in train] == [(0, b, 1), (1, a, 1), (2, a, 2)]
 
@@ -55,8 +55,8 @@ def test_samples_to_train_on_and_to_evaluate_on_are_limited_apart(tmp_path: Path
 def test_a_stream_gives_what_it_has_read_and_its_problems_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": }\n{"a": 3}\n')
     config = data(train_file=str(tmp_path / "a.jsonl"))
-    assert stream_split(config, "test") is None
-    stream = stream_split(config, "train")
+    assert stream_split(config, "test", "words") is None
+    stream = stream_split(config, "train", "words")
     assert stream is not None
     assert [next(stream).fields, next(stream).fields] == [{"a": 1}, {"a": 3}]
     with pytest.raises(BadInput, match=r"a\.jsonl:2:7: no JSON"):
@@ -66,7 +66,9 @@ def test_a_stream_gives_what_it_has_read_and_its_problems_at_the_end(tmp_path: P
 def test_what_a_sample_of_text_is_comes_from_the_config(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("One line.\nAnother one of it.\n\nA second.\n")
     for sample_by, num_samples in [("line", 3), ("paragraph", 2), ("document", 1)]:
-        records = read_split(data(train_file=str(tmp_path / "a.txt"), sample_by=sample_by), "train")
+        records = read_split(
+            data(train_file=str(tmp_path / "a.txt"), sample_by=sample_by), "train", "text"
+        )
         assert records is not None
         assert len(records) == num_samples
 
@@ -81,7 +83,7 @@ def test_a_split_of_a_missing_file_is_refused_by_its_path(tmp_path: Path) -> Non
     config = data(train_file=str(tmp_path / "none.jsonl"))
     assert input_files(config) == []
     with pytest.raises(BadInput, match=r"none\.jsonl"):
-        read_split(config, "train")
+        read_split(config, "train", "words")
 
 
 # -- what a fingerprint covers ------------------------------------------------------------------
@@ -141,7 +143,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_data_sets_splits_are_those_it_has(directory: str) -> None:
     config = data(dataset_name=directory, max_train_samples=2)
     assert [words(config, split) for split in SPLITS] == [["a", "b"], None, ["d"]]
-    stream = stream_split(config, "train")
+    stream = stream_split(config, "train", "words")
     assert stream is not None
     assert next(stream).fields["tokens"] == ["a"]
 
@@ -152,7 +154,7 @@ def test_a_data_set_that_is_not_there_is_refused_by_its_key(
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     name = str(tmp_path / "none")
     with pytest.raises(BadInput) as caught:
-        read_split(data(dataset_name=name), "train")
+        read_split(data(dataset_name=name), "train", "words")
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"data.dataset_name: {name!r} cannot be loaded (")
     assert line.endswith("; give a hub id, or a directory that `datasets` can load")

@@ -15,7 +15,7 @@ from distributed.scenarios import train
 from safetensors.torch import load_file
 
 from bigft.runtime.process_group import World
-from bigft.tasks import lm_batch
+from bigft.tasks.causal_lm import batch
 from bigft.training import fit
 
 # (ranks, rows of a micro-batch): each makes steps of 8 samples.
@@ -137,16 +137,16 @@ def seen(config: dict[str, Any], events: Sequence[dict[str, Any]]) -> Seen:
 def train_with_leaking_packs(world: World, configs: list[dict[str, Any]]) -> list[Any]:
     """The mistake that packing invites: a sample sees those before it in its row. (A run refuses to
     begin like that: its check is off here.)"""
-    exact, check = lm_batch._positions, fit.check_packing
+    exact, check = batch._positions, fit.check_packing
 
     def through(features: Any, starts: Any, shape: tuple[int, int]) -> Any:
         return np.tile(np.arange(shape[1]), (shape[0], 1))
 
-    lm_batch._positions, fit.check_packing = through, lambda *_: None
+    batch._positions, fit.check_packing = through, lambda *_: None
     try:
         return train(world, configs)
     finally:
-        lm_batch._positions, fit.check_packing = exact, check
+        batch._positions, fit.check_packing = exact, check
 
 
 def loss_difference(ours: Seen, theirs: Seen) -> float:

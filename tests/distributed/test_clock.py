@@ -50,7 +50,7 @@ def config(place: Path, **train_keys: Any) -> dict[str, Any]:
 
 
 def first_text(run: Run) -> str:
-    return "".join(text for text, _ in run.task.preview(run.splits["train"].feature(0)))
+    return "".join(text for text, _ in run.task.preview(run.splits["train"].row(0)))
 
 
 def test_a_run_goes_on_on_another_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

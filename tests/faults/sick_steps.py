@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_leaves
 
 from bigft.config.deepspeed import deepspeed_config
 from bigft.config.sections import RunConfig
-from bigft.data.records import Batch, Feature, Record
+from bigft.data.records import Batch, Record
 from bigft.models.heads.lm import attach_lm_head
 from bigft.runtime.process_group import World
 from bigft.tasks.protocol import Loss
+from bigft.tasks.text_rows import text_row
 from bigft.training import loop
 from bigft.training.engine import build_engine
 from bigft.training.nonfinite import TrainingFailed, suspects
@@ -150,7 +151,7 @@ def batches_of(world: World, step: int) -> list[Batch]:
         labels_BT[0, : 2 + micro_step] = -100
         rows = labels_BT.flatten().ne(-100).nonzero().flatten()
         features = [
-            Feature(number * ROWS + row, 0, 1, ids_BT[row].tolist(), labels_BT[row].tolist())
+            text_row(number * ROWS + row, 0, 1, ids_BT[row].tolist(), labels_BT[row].tolist())
             for row in range(ROWS)
         ]
         inputs = {"input_ids": ids_BT}
@@ -178,7 +179,7 @@ class Sick:
         self.sickness, self.model, self.micro_step = sickness, model, 0
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
-        output = engine(labels_BT=batch.labels_BT, scale=scale, **batch.inputs)
+        output = engine(labels_BT=batch.labels, scale=scale, **batch.inputs)
         scaled, loss_sum = output.loss, output.loss_sum
         if self.micro_step == SICK[2]:
             if self.sickness == "the loss is NaN":

@@ -28,7 +28,7 @@ from bigft.models.adapt import (
 from bigft.models.cpu_bf16 import keep_4bit_weights
 from bigft.models.layers import head_modules
 from bigft.models.load import load_model, load_model_config
-from bigft.models.tokenizers import load_tokenizer
+from bigft.models.processors import load_tokenizer
 
 TOKENS = "AutoModelForTokenClassification"
 LANGUAGE = "AutoModelForCausalLM"

@@ -28,7 +28,7 @@ from bigft.config.sections import ModelConfig
 from bigft.config.tasks import Reads
 from bigft.models.limits import max_positions, tokenizer_limit
 from bigft.models.load import load_model, load_model_config
-from bigft.models.tokenizers import check_vocabulary, load_tokenizer, tokenizer_notes
+from bigft.models.processors import check_vocabulary, load_tokenizer, processor_notes
 from bigft.runtime.seeding import seed_everything
 
 AUTO_CLASS = "AutoModelForTokenClassification"
@@ -254,7 +254,7 @@ def test_eos_pads_running_text_where_nothing_else_does_and_says_so(
     letter_tokenizer(pad_token=pad, eos_token="[SEP]").save_pretrained(tmp_path)
     tokenizer = load_tokenizer(options(tmp_path), "completion")
     assert tokenizer.pad_token == (pad or "[SEP]")
-    told = tokenizer_notes(tokenizer)
+    told = processor_notes(tokenizer)
     assert [note[: len(start)] for note, start in zip(told, notes, strict=True)] == notes
 
 

@@ -14,7 +14,7 @@ from bigft.config.errors import BadInput
 from bigft.config.sections import ModelConfig
 from bigft.models.limits import tokenizer_limit
 from bigft.models.load import load_model, load_model_config
-from bigft.models.tokenizers import check_vocabulary, load_tokenizer
+from bigft.models.processors import check_vocabulary, load_tokenizer
 
 
 @pytest.mark.parametrize(

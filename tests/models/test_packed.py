@@ -14,11 +14,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2LMHeadModel, Llam
 
 from bigft.config.errors import BadInput
 from bigft.data.packing import join
-from bigft.data.records import IGNORE_INDEX, Batch, Feature
+from bigft.data.records import IGNORE_INDEX, Batch, Row
 from bigft.models.heads.lm import attach_lm_head
 from bigft.models.packed import check_packing
 from bigft.runtime.process_group import World
-from bigft.tasks.lm_batch import collate
+from bigft.tasks.causal_lm.batch import collate
+from bigft.tasks.text_rows import text_row
 
 ALONE = World(0, 0, 1, torch.device("cpu"), None)
 SAME = 1e-5  # relative; rounding is below 1e-6
@@ -76,10 +77,10 @@ def language_model(name: str, attention: str = "eager", dtype: Any = torch.float
     return model.eval()
 
 
-def feature(seed: int, length: int) -> Feature:
+def feature(seed: int, length: int) -> Row:
     random = torch.Generator().manual_seed(seed)
     ids_T = torch.randint(4, 200, (length,), generator=random).tolist()
-    return Feature(0, 0, 1, ids_T, [*ids_T[1:], IGNORE_INDEX])
+    return text_row(0, 0, 1, ids_T, [*ids_T[1:], IGNORE_INDEX])
 
 
 SAMPLES = [feature(1, 7), feature(2, 5), feature(3, 9), feature(4, 6)]
@@ -90,7 +91,7 @@ EACH = [collate([sample], 0) for sample in SAMPLES[:3]]
 def naive(packed: Batch) -> Any:
     """What packing is without care: one causal row, its positions counted through."""
     ids_BT = packed.inputs["input_ids"]
-    return SimpleNamespace(inputs={"input_ids": ids_BT}, labels_BT=packed.labels_BT)
+    return SimpleNamespace(inputs={"input_ids": ids_BT}, labels=packed.labels)
 
 
 def loss_and_gradients(model: Any, batches: list[Any]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -98,7 +99,7 @@ def loss_and_gradients(model: Any, batches: list[Any]) -> tuple[float, dict[str,
     model.zero_grad()
     loss = 0.0
     for batch in batches:
-        output = model(labels_BT=batch.labels_BT, use_cache=False, **batch.inputs)
+        output = model(labels_BT=batch.labels, use_cache=False, **batch.inputs)
         output.loss.backward()
         loss += float(output.loss_sum)
     return loss, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 from bigft.config.deepspeed import deepspeed_config
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import Generation
-from bigft.data.records import Feature, Record
+from bigft.data.records import Record, Row
+from bigft.models.limits import Limit
 from bigft.runtime.process_group import World
 from bigft.tasks.causal_lm import CausalLM
+from bigft.tasks.protocol import Setting
 from bigft.training.engine import build_engine
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
@@ -40,7 +42,8 @@ def causal_task(
     **sections: Any,
 ) -> CausalLM:
     tokenizer = tokenizer or chat_tokenizer(template)
-    return CausalLM(config(**sections), tokenizer, [], max_length)
+    limit = Limit(max_length, "data.max_seq_length") if max_length else None
+    return CausalLM(Setting(config(**sections), tokenizer, limit=limit))
 
 
 def causal_model(architecture: str = "llama") -> PreTrainedModel:
@@ -63,7 +66,7 @@ def talk(*turns: str, index: int = 0, **fields: Any) -> Record:
     return Record(index, {"messages": messages, "form": "messages", **fields}, "d.jsonl", index + 1)
 
 
-def targets(task: CausalLM, feature: Feature) -> list[str]:
+def targets(task: CausalLM, feature: Row) -> list[str]:
     """The text of each run of targets."""
     return [text for text, is_target in task.preview(feature) if is_target]
 
@@ -82,7 +85,7 @@ def answers_under_zero(
     found = []
     for prompt, max_new_tokens in prompts[world.rank]:
         task.generation = Generation(max_new_tokens=max_new_tokens)
-        (feature,) = task.encode_prompt(task.text_record(prompt, 0))
+        (feature,) = task.encode_prompt(task.prompt(prompt, 0, "prompts", 1))
         if not prompt:
             feature.columns["prompt"] = [0]
         found += [part["generated"] for part in task.answer(engine, task.collate([feature]))]

@@ -10,6 +10,8 @@ from tiny_seq2seq import eos_tokenizer, tiny_seq2seq
 from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
 from bigft.data.records import Record
+from bigft.models.limits import Limit
+from bigft.tasks.protocol import Setting
 from bigft.tasks.seq2seq import Seq2Seq
 
 
@@ -33,7 +35,8 @@ def task(
     """With its head attached to `model`, or to a tiny T5."""
     short = {"max_target_length": 32, "generation": {"max_new_tokens": 8}}
     settings = config(task=short | options)
-    one = Seq2Seq(settings, tokenizer or eos_tokenizer(), [], max_length)
+    limit = Limit(max_length, "data.max_seq_length") if max_length else None
+    one = Seq2Seq(Setting(settings, tokenizer or eos_tokenizer(), limit=limit))
     one.attach_head(model or tiny_seq2seq())
     return one
 

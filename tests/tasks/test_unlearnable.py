@@ -16,6 +16,8 @@ from tokenizers import processors
 from bigft.config.load import load_config
 from bigft.data.prepare import prepare_split
 from bigft.data.records import Record
+from bigft.models.limits import Limit
+from bigft.tasks.protocol import Setting
 from bigft.tasks.token_classification import TokenClassification
 from bigft.tasks.unlearnable import NO_INPUT, NO_TOKEN, UNKNOWN_INPUT, unlearnable
 
@@ -99,7 +101,7 @@ def test_words_of_which_none_is_known_are_refused_where_they_are_all(tmp_path: P
 def words_task() -> Any:
     config = load_config(None, ["task=token-classification", "model.model_name_or_path=m",
                                 "data.train_file=t", "train.output_dir=out"]).config  # fmt: skip
-    return TokenClassification(config, letter_tokenizer(), LABELS, 16)
+    return TokenClassification(Setting(config, letter_tokenizer(), LABELS, Limit(16, "")))
 
 
 def words_record(index: int, *words: str) -> Record:
@@ -112,5 +114,5 @@ def test_targets_are_cut_at_the_right_whatever_the_tokenizer_says() -> None:
     one = task(tokenizer, tiny_seq2seq(), max_target_length=3)
     whole = tokenizer(text_target="hello a hello a").input_ids
     (row,) = one.encode(record("a", "hello a hello a", 0))
-    assert row.labels_T == [*whole[:2], whole[-1]]
+    assert row.columns["labels"] == [*whole[:2], whole[-1]]
     assert tokenizer.truncation_side == "left"

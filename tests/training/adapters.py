@@ -42,6 +42,6 @@ def finished_run(*overrides: str) -> tuple[RunDirectory, Run, Any]:
     directory = RunDirectory(config.train.output_dir)
     directory.claim(resume=False)
     directory.write_config(resolved_yaml(config))
-    export_model(engine(model), run.tokenizer, directory, ALONE)
+    export_model(engine(model), run.processor, directory, ALONE)
     directory.update(status="finished", exit_code=0)
     return directory, run, model

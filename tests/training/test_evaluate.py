@@ -92,10 +92,12 @@ def test_the_loss_is_the_mean_over_all_targets_whatever_the_batch(
     split, model = run.splits["validation"], tiny_model()
     losses = []
     for index in range(len(split)):
-        feature = split.feature(index)
+        feature = split.row(index)
         with torch.no_grad():
-            logits_TC = model(input_ids=torch.tensor([feature.input_ids_T])).logits[0].double()
-        labels_T = torch.tensor(feature.labels_T)
+            logits_TC = (
+                model(input_ids=torch.tensor([feature.columns["input_ids"]])).logits[0].double()
+            )
+        labels_T = torch.tensor(feature.columns["labels"])
         losses += cross_entropy(logits_TC, labels_T, reduction="none")[labels_T != IGNORE_INDEX]
     result = evaluate(run.build_model(), run.task, split, batch_size, ALONE)
     assert len(losses) == sum(split.num_targets)

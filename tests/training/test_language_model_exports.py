@@ -68,7 +68,7 @@ def test_adapter_and_merged_model_hold_what_a_full_models_directory_does(
         assert set(generation["eos_token_id"]) == {3, *run.task.renderer.turn_end_ids}
         assert len(generation["eos_token_id"]) > 1
     if architecture == "m2m_100":
-        zho = run.tokenizer.convert_tokens_to_ids("zho_Hans")
+        zho = run.processor.convert_tokens_to_ids("zho_Hans")
         assert generation["forced_bos_token_id"] == zho
 
 

@@ -149,12 +149,12 @@ def test_a_finished_run_answers_as_the_model_that_it_trained(method: str, place:
     trained = Trained.load(directory)
     assert trained.task.labels == run.task.labels
     assert torch.equal(logits(trained.model), logits(model))
-    (answer,) = trained.predict([run.task.text_record("ann met bob", 0)], 1)
+    (answer,) = trained.predict([run.task.prompt("ann met bob", 0, "texts", 1)], 1)
     assert len(answer["tags"]) == 3
 
 
 def test_virtual_tokens_leave_room_for_the_longest_row(place: Path) -> None:
     directory, run, _ = finished_run("adapt.method=p-tuning")
-    record = run.task.text_record("a " * 100, 0)  # the model takes 64 positions
+    record = run.task.prompt("a " * 100, 0, "texts", 1)  # the model takes 64 positions
     (answer,) = Trained.load(directory).predict([record], 4)
     assert len(answer["tags"]) == 100

@@ -106,14 +106,14 @@ def test_the_trained_tokenizer_is_meant_for_the_rows_that_it_was_trained_on(
     short = save_tiny(tmp_path / "short", tokenizer=letter_tokenizer(model_max_length=16))
     model = {"model_name_or_path": str(short)}
     run = prepare(config(model=model, data={"max_seq_length": 24}))
-    assert run.tokenizer.model_max_length == 24
+    assert run.processor.model_max_length == 24
     assert (
         "rows hold up to 24 tokens (data.max_seq_length), though model_max_length in "
         "tokenizer_config.json is 16; the trained model's says 24"
     ) in run.notes
     for fits in ({}, {"max_seq_length": 9}):
         run = prepare(config(model=model, data=fits))
-        assert run.tokenizer.model_max_length == 16
+        assert run.processor.model_max_length == 16
         assert not [note for note in run.notes if "rows hold" in note]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny import letter_tokenizer
 
-from bigft.training.inputs import identity
+from bigft.models.processors import identity
 
 
 @pytest.mark.parametrize(

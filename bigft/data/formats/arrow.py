@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bigft.config.errors import BadInput, Problem
-from bigft.data.formats.base import ReadOptions, Row
+from bigft.data.formats.base import RawRow, ReadOptions
 from bigft.data.formats.files import not_fetched
 from bigft.data.formats.json_rows import NoJson, parse
 
@@ -36,7 +36,7 @@ class BadValue(ValueError):
     """args: what, fix."""
 
 
-def read_parquet(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_parquet(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     import pyarrow
     import pyarrow.parquet
 
@@ -48,7 +48,7 @@ def read_parquet(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
         raise BadInput(Problem(path, f"no readable Parquet file ({error})")) from error
 
 
-def read_datasets(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_datasets(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     import datasets
     import pyarrow
 
@@ -66,7 +66,7 @@ def read_datasets(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
 
 def dataset_rows(
     where: str, dataset: datasets.Dataset, options: ReadOptions
-) -> Iterator[Row | Problem]:
+) -> Iterator[RawRow | Problem]:
     table = Table(where, dataset.features.arrow_schema, dataset.features, options)
     # As Arrow: `datasets` itself would decode images, and read "42" in a column of JSON as 42.
     arrow = dataset.select_columns(table.names).with_format("arrow")
@@ -108,13 +108,13 @@ class Table:
             steps = (self._decoder(schema.field(name).type), class_namer(features.get(name)))
             self._steps += [(name, step) for step in steps if step is not None]
 
-    def rows(self, batches: Iterable[Any]) -> Iterator[Row | Problem]:
+    def rows(self, batches: Iterable[Any]) -> Iterator[RawRow | Problem]:
         """batches: record batches or tables of the columns `names`."""
         rows = (row for batch in batches for row in batch.to_pylist())
         for number, fields in enumerate(rows, 1):
             yield self._row(number, fields)
 
-    def _row(self, number: int, fields: dict[str, Any]) -> Row | Problem:
+    def _row(self, number: int, fields: dict[str, Any]) -> RawRow | Problem:
         notes: tuple[str, ...] = ()
         for name, step in self._steps:
             before = self._num_nulls
@@ -125,7 +125,7 @@ class Table:
                     return Problem(f"{self._where}:{number}: column {name}", *error.args)
             if self._num_nulls > before and self._options.uses(name):
                 notes = (NULLS_LEFT_OUT,)
-        return Row(number, fields, notes)
+        return RawRow(number, fields, notes)
 
     def _decoder(self, type: pyarrow.DataType, is_inner: bool = False) -> Decode | None:
         """What makes of values of the type those of JSON; None where they are that already.

@@ -41,7 +41,7 @@ class ReadOptions:
         return self.columns is None or column in self.columns
 
 
-class Row(NamedTuple):
+class RawRow(NamedTuple):
     """line: 1-based, where the row begins.  fields: column name -> value.
 
     notes: as of `Record`.
@@ -52,7 +52,7 @@ class Row(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-Reader: TypeAlias = Callable[..., Iterator[Row | Problem]]
+Reader: TypeAlias = Callable[..., Iterator[RawRow | Problem]]
 """reader(path, options), of a format of file pairs reader(source, target, options).
 
 Yields the rows, and a Problem in place of what it cannot read; holds a few rows at a time.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bigft.config.errors import BadInput, Problem
-from bigft.data.formats.base import ReadOptions, Row, did_you_mean, text_lines
+from bigft.data.formats.base import RawRow, ReadOptions, did_you_mean, text_lines
 
 CONLLU_NAMES = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
 GLOBAL_COLUMNS = "# global.columns ="
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
         return KEY_VALUE_COMMENT.match(line) is not None
 
 
-def read_conll(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_conll(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """Sentences of a file of columns, separated by TAB if its first token line has one."""
     names, first_line = _head(path)
     if not first_line:
@@ -71,7 +71,7 @@ def read_conll(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
     return _sentences(path, layout, text, label)
 
 
-def read_conllu(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_conllu(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """Sentences of a CoNLL-U or CoNLL-U Plus file, without multi-word ranges and empty nodes."""
     names = _head(path)[0] or CONLLU_NAMES
     layout = Layout("\t", len(names), names, names.index("id") if "id" in names else None)
@@ -120,7 +120,9 @@ def _column(
     return layout.names.index(column.lower())
 
 
-def _sentences(path: str, layout: Layout, text: int, label: int | None) -> Iterator[Row | Problem]:
+def _sentences(
+    path: str, layout: Layout, text: int, label: int | None
+) -> Iterator[RawRow | Problem]:
     sentence: list[tuple[int, list[str]]] = []
     for item in text_lines(path):
         if isinstance(item, Problem):
@@ -169,9 +171,9 @@ def _fault(where: str, line: str, columns: list[str], layout: Layout) -> Problem
     return None
 
 
-def _row(sentence: list[tuple[int, list[str]]], text: int, label: int | None) -> Row:
+def _row(sentence: list[tuple[int, list[str]]], text: int, label: int | None) -> RawRow:
     fields: dict[str, list[str] | list[int]] = {"tokens": [row[text] for _, row in sentence]}
     if label is not None:
         fields["ner_tags"] = [row[label] for _, row in sentence]
     fields["lines"] = [number for number, _ in sentence]
-    return Row(sentence[0][0], fields)
+    return RawRow(sentence[0][0], fields)

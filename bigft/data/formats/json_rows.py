@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bigft.config.errors import BadInput, Problem
-from bigft.data.formats.base import ReadOptions, Row, text_lines
+from bigft.data.formats.base import RawRow, ReadOptions, text_lines
 
 MAX_DEPTH = 500  # of brackets; Python's own limit is some 1,000 for all that recurses
 ROWS_KEY = "data"  # SQuAD's, and what many exporters write
@@ -80,7 +80,7 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def read_jsonl(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_jsonl(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """One object a line; blank lines are passed over."""
     is_first = True
     for item in text_lines(path):
@@ -104,7 +104,7 @@ def _over_lines(where: str, first: str) -> Problem | None:
     return None
 
 
-def read_json(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_json(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """The objects of the array, each with the line that it begins in."""
     lines = list(text_lines(path))
     if problems := [item for item in lines if isinstance(item, Problem)]:
@@ -154,14 +154,14 @@ def half_of_a_pair(text: str, value: Any) -> bool:
     return False
 
 
-def _row_or_problem(path: str, line: int, text: str) -> Row | Problem:
+def _row_or_problem(path: str, line: int, text: str) -> RawRow | Problem:
     where = f"{path}:{line}"
     try:
         value = parse(text, "write one JSON object a line")
     except NoJson as error:
         return error.at(where)
     if isinstance(value, dict):
-        return Row(line, value)
+        return RawRow(line, value)
     found = f"{KINDS.get(type(value), 'a number')} where an object is expected"
     return Problem(where, found, 'write {"field": value, ...}')
 

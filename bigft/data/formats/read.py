@@ -8,9 +8,9 @@ from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.arrow import read_datasets, read_parquet
 from bigft.data.formats.base import (
     MAX_PROBLEMS,
+    RawRow,
     Reader,
     ReadOptions,
-    Row,
     capped,
     check_path,
 )
@@ -90,7 +90,7 @@ def _format(path: str, options: ReadOptions) -> str:
     return detect_format(path, options.of_words) if options.format == "auto" else options.format
 
 
-def _items(paths: tuple[str, ...], options: ReadOptions) -> Iterator[Row | Problem]:
+def _items(paths: tuple[str, ...], options: ReadOptions) -> Iterator[RawRow | Problem]:
     name = _format(paths[0], options)
     for path in paths:
         check_path(path, directory=name == "datasets")

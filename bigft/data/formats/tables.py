@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from bigft.config.errors import BadInput, Problem
-from bigft.data.formats.base import ReadOptions, Row, did_you_mean, text_lines
+from bigft.data.formats.base import RawRow, ReadOptions, did_you_mean, text_lines
 
 MAX_FIELD = 1 << 24  # characters; a quote that is never closed would take in the whole file
 SEPARATORS = {";": "semicolons", "\t": "TABs", "|": "bars", ",": "commas"}
@@ -21,12 +21,12 @@ Cells: TypeAlias = Iterator[tuple[int, list[str]] | Problem]
 """(line that the row begins in, its fields)."""
 
 
-def read_csv(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_csv(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """A quoted field may hold commas, "" for a quote, and line ends, which become LF."""
     return _rows(path, options, _csv_cells(path), 'put a field that holds commas in "quotes"')
 
 
-def read_tsv(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_tsv(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """A field is what stands between two TABs: nothing is quoted, a quote is a character."""
     return _rows(path, options, _tsv_cells(path), "write a TAB between two fields and nowhere else")
 
@@ -73,7 +73,7 @@ def _tsv_cells(path: str) -> Cells:
             yield item[0], item[1].split("\t")
 
 
-def _rows(path: str, options: ReadOptions, table: Cells, fix: str) -> Iterator[Row | Problem]:
+def _rows(path: str, options: ReadOptions, table: Cells, fix: str) -> Iterator[RawRow | Problem]:
     names: list[str] = []
     for item in table:
         if isinstance(item, Problem):
@@ -96,7 +96,7 @@ def _rows(path: str, options: ReadOptions, table: Cells, fix: str) -> Iterator[R
             if not numbered:
                 continue
         if len(cells) == len(names):
-            yield Row(line, dict(zip(names, cells, strict=True)))
+            yield RawRow(line, dict(zip(names, cells, strict=True)))
         else:
             plural = "s" * (len(cells) != 1)
             found = f"{len(cells)} field{plural} where the first row has {len(names)}"

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 from bigft.config.errors import Problem
-from bigft.data.formats.base import ReadOptions, Row, text_lines
+from bigft.data.formats.base import RawRow, ReadOptions, text_lines
 
 
-def read_text(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_text(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """{"text"} of each line that is not blank, of each paragraph, or of the whole file.
 
     Blank lines separate paragraphs; those within a document are part of it.
@@ -27,13 +27,13 @@ def read_text(path: str, options: ReadOptions) -> Iterator[Row | Problem]:
             begin = begin if sample else number
             sample.append(line)
         if sample and (by == "line" or (is_blank and by == "paragraph")):
-            yield Row(begin, {"text": "\n".join(sample)})
+            yield RawRow(begin, {"text": "\n".join(sample)})
             sample = []
     if sample:
-        yield Row(begin, {"text": "\n".join(sample).rstrip("\n")})
+        yield RawRow(begin, {"text": "\n".join(sample).rstrip("\n")})
 
 
-def read_parallel(source: str, target: str, options: ReadOptions) -> Iterator[Row | Problem]:
+def read_parallel(source: str, target: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """{"source", "target"} of each line of two files; lines that are blank in both are skipped."""
     sides = (source, target)
     pairs = zip_longest(text_lines(source), text_lines(target))
@@ -54,4 +54,4 @@ def read_parallel(source: str, target: str, options: ReadOptions) -> Iterator[Ro
             found = f"an empty line where {other} has text"
             yield Problem(f"{blank[0]}:{number}", found, "translate it, or delete both lines")
         elif not blank:
-            yield Row(number, dict(zip(("source", "target"), texts, strict=True)))
+            yield RawRow(number, dict(zip(("source", "target"), texts, strict=True)))

@@ -29,7 +29,7 @@ class Rendered:
 
     prompt: how many characters stand before the conversation's last answer; 0: it is not in here.
     is_empty: whether no answer in it holds anything that its message says.
-    notes: what the template leaves out or does not write: see Feature.notes.
+    notes: what the template leaves out or does not write: see Row.notes.
     """
 
     text: str

@@ -2,62 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import date
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import CausalLM as Options
-from bigft.data.prepare import PreparedSplit
-from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
+from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import SPLITS, stream_split
+from bigft.data.split import PreparedSplit
 from bigft.models.heads.lm import attach_lm_head
 from bigft.runtime.seeding import address
-from bigft.tasks import lm_batch
-from bigft.tasks.causal_lm.chat_template import Rendered, Renderer
-from bigft.tasks.causal_lm.conversations import columns, last_prompt, normalised
-from bigft.tasks.causal_lm.template_source import use_template
+from bigft.tasks.causal_lm.batch import collate
+from bigft.tasks.causal_lm.chat_template import Renderer
+from bigft.tasks.causal_lm.conversations import columns, last_prompt, normalised, prompt_record
+from bigft.tasks.causal_lm.encoder import Encoder
+from bigft.tasks.causal_lm.template_source import use_template, writes_clock
 from bigft.tasks.causal_lm.tokens import Tokens
-from bigft.tasks.causal_lm.turns import is_learnt
-from bigft.tasks.generation import fitted, generate, left_padded, positions_of, stop_ids
-from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
+from bigft.tasks.generation import (
+    fitted,
+    generate,
+    left_padded,
+    positions_of,
+    stop_ids,
+    streamer,
+)
+from bigft.tasks.protocol import (
+    Loss,
+    Metric,
+    Predicted,
+    Prediction,
+    Read,
+    Reading,
+    Setting,
+    Task,
+)
 from bigft.tasks.round_trip import RoundTrip
 from bigft.tasks.scores.language_model import LanguageModelMetric, compiled
-from bigft.tasks.unlearnable import NO_TEXT, NO_TOKEN
+from bigft.tasks.text_rows import input_ids, labels, text_row
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
-class CausalLM:
-    """See bigft.tasks.protocol.Task.
-
-    A feature's column `prompt` holds one number: how many of its tokens stand before the record's
-    last answer; 0 where none is generated from this row.
-    """
+class CausalLM(Task):
+    """See bigft.tasks.protocol.Task."""
 
     auto_class = "AutoModelForCausalLM"
 
-    def __init__(
-        self,
-        config: RunConfig,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-        max_length: int | None,
-        cut_by: str = "data.max_seq_length",
-        clock: date | None = None,
-    ) -> None:
+    def __init__(self, setting: Setting) -> None:
         """Raises BadInput if the template or an option cannot be used."""
+        config, tokenizer = setting.config, setting.processor
         assert isinstance(config.task, Options)
         self._config = config
         self._options = config.task
         self.generation = config.task.generation
-        self._max_length, self._cut_by = max_length, cut_by
         self.labels: list[str] = []
         self._pattern = compiled(self._options.exact_match_pattern)
         if not tokenizer.is_fast:
@@ -70,126 +71,42 @@ class CausalLM:
             )
         self.tokenizer = tokenizer
         use_template(tokenizer, config.data.chat_template)
-        self.renderer = Renderer(tokenizer, clock)
+        self.renderer = Renderer(tokenizer, setting.clock)
         self._round_trip = RoundTrip(tokenizer)
+        self._encoder = Encoder(
+            tokenizer, self.renderer, self._round_trip, config.task, setting.limit
+        )
 
     # -- data ---------------------------------------------------------------------------------
 
     @classmethod
-    def read(
-        cls, config: RunConfig, reading: Reading | None = None
-    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
+    def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
         """All splits the config names as streams of records in one form; no labels."""
         data = config.data
         splits: dict[str, Iterable[Record]] = {}
         used = columns(data.text_column_name, data.label_column_name)
         for split in SPLITS:
-            records = stream_split(data, split, of_words=False, columns=used)
+            records = stream_split(data, split, config.task.reads, columns=used)
             if records is not None:
                 splits[split] = normalised(
                     records,
                     text_column_name=data.text_column_name,
                     label_column_name=data.label_column_name,
                 )
-        return splits, []
+        return Read(splits, [])
 
-    def encode(self, record: Record) -> list[Feature]:
-        """Of a conversation one row, cut at the right; several where the template rewrites its
-        history. Of plain text windows that do not overlap."""
-        notes: list[str] = []
-        if "text" in record.fields:
-            rows = self._windows(record)
-        else:
-            texts = self._rendered(record)
-            rows = [self._row(record, rendered) for rendered in texts]
-            notes += [note for rendered in texts for note in rendered.notes]
-            notes += [NO_TEXT] if all(rendered.is_empty for rendered in texts) else []
-        lost = sum(row.lost_targets for row in rows)
-        rows = [row for row in rows if row.num_targets]
-        if not rows:
-            raise BadInput(_no_target(record, lost, self._max_length, self._cut_by))
-        rows = [
-            replace(row, window=window, num_windows=len(rows), lost_targets=0)
-            for window, row in enumerate(rows)
-        ]
-        if lost:
-            notes.append(f"are cut at {self._max_length} tokens: {self._cut_by}")
-        learnt = ([token for token in row.labels_T if token != IGNORE_INDEX] for row in rows)
-        if all(self._round_trip.is_unknown(_said(record.fields), ids_T) for ids_T in learnt):
-            notes.append(NO_TOKEN)
-        notes = [*rows[-1].notes, *notes]
-        return [*rows[:-1], replace(rows[-1], lost_targets=lost, notes=tuple(notes))]
+    @classmethod
+    def writes_clock(cls, config: RunConfig, processor: Any) -> bool:
+        return writes_clock(processor, config.data.chat_template)
 
-    def _rendered(self, record: Record) -> list[Rendered]:
-        if self._options.assistant_only_loss:
-            last_only = self._options.mask_history
-            return self.renderer.answers(record.fields, record.where, last_only)
-        with_prompt = self._options.predict_with_generate
-        return [self.renderer.whole(record.fields, record.where, with_prompt)]
+    def encode(self, record: Record) -> list[Row]:
+        return self._encoder.encode(record)
 
-    def _row(self, record: Record, rendered: Rendered) -> Feature:
-        """A token that holds a character of an answer is a target, at a border too."""
-        tokens = Tokens.of(self.tokenizer, rendered.text)
-        is_target_T = np.zeros(len(tokens.ids_T), dtype=bool)
-        notes: list[str] = []
-        for start, end in rendered.answers:
-            answer = tokens.holding(start, end)
-            is_target_T[answer] = True
-            learnt = rendered.text[tokens.extent(start, end)]
-            notes += self._round_trip.notes(learnt, tokens.ids_T[answer], rendered=True)
-        if self._options.assistant_only_loss and is_target_T.all():
-            raise BadInput(
-                Problem(
-                    record.where,
-                    "every token is a target: nothing stands before the answer",
-                    "give it a prompt, or set task.assistant_only_loss to false",
-                )
-            )
-        # What follows the last target teaches nothing.
-        length = int(is_target_T.nonzero()[0][-1]) + 1 if is_target_T.any() else 0
-        prompt = 0
-        if rendered.prompt:
-            prompt = tokens.holding(rendered.prompt, len(rendered.text)).start
-        row = self._cut(record, tokens.ids_T[:length], is_target_T[:length], prompt)
-        return replace(row, notes=tuple(notes))
-
-    def _cut(self, record: Record, ids_T: list[int], is_target_T: Any, prompt: int = 0) -> Feature:
-        """The row up to its bound; position t's label is token t + 1, if that is a target."""
-        following = zip(ids_T[1:], is_target_T[1:], strict=True)
-        labels_T = [token if wanted else IGNORE_INDEX for token, wanted in following]
-        end = len(ids_T) if self._max_length is None else min(self._max_length, len(ids_T))
-        kept_T = [*labels_T[: end - 1], IGNORE_INDEX][:end]
-        lost = sum(label != IGNORE_INDEX for label in labels_T[end - 1 :]) if end else 0
-        columns = {"prompt": [prompt if prompt < end else 0]}
-        return Feature(record.index, 0, 1, ids_T[:end], kept_T, columns, lost)
-
-    def _windows(self, record: Record) -> list[Feature]:
-        """Every token is a target once, but the first of a window; bos begins the record and eos
-        ends it, unless its text says so itself."""
-        if self._options.predict_with_generate:
-            raise BadInput(
-                Problem(
-                    "task.predict_with_generate",
-                    "plain text holds no prompt to answer",
-                    "set it to false",
-                )
-            )
-        text, bos, eos = record.fields["text"], self.renderer.bos, self.tokenizer.eos_token
-        text = text if text.lstrip().startswith(bos) else bos + text
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        notes = self._round_trip.notes(text, ids, rendered=True)
-        ids += [] if text.rstrip().endswith(eos) else [self.tokenizer.eos_token_id]
-        length = self._max_length or len(ids)
-        return [
-            replace(self._cut(record, window, [True] * len(window)), notes=notes)
-            for window in (ids[start : start + length] for start in range(0, len(ids), length))
-        ]
-
-    def preview(self, feature: Feature) -> list[tuple[str, bool]]:
+    def preview(self, row: Row) -> list[tuple[str, bool]]:
         pieces: list[tuple[str, bool]] = []
-        for sample in feature.samples:
-            ids_T, before = sample.input_ids_T, ""
-            is_target_T = [False, *(label != IGNORE_INDEX for label in sample.labels_T[:-1])]
+        for sample in row.samples:
+            ids_T, before = input_ids(sample), ""
+            is_target_T = [False, *(label != IGNORE_INDEX for label in labels(sample)[:-1])]
             for end in range(1, len(ids_T) + 1):
                 if end == len(ids_T) or is_target_T[end] != is_target_T[end - 1]:
                     # Cut from the whole: a token alone may lose the space before it.
@@ -198,14 +115,11 @@ class CausalLM:
                     before = text
         return pieces
 
-    def collate(self, features: Sequence[Feature]) -> Batch:
+    def collate(self, rows: Sequence[Row]) -> Batch:
         flatten = self._config.model.is_flash
-        return lm_batch.collate(features, self.tokenizer.pad_token_id, flatten=flatten)
+        return collate(rows, self.tokenizer.pad_token_id, flatten=flatten)
 
     # -- model --------------------------------------------------------------------------------
-
-    def model_options(self) -> dict[str, Any]:
-        return {}
 
     def attach_head(self, model: PreTrainedModel) -> None:
         # Saved with the model: other tools, too, must stop where the template ends an answer.
@@ -213,14 +127,17 @@ class CausalLM:
         model.generation_config.eos_token_id = sorted(self._ends)
         attach_lm_head(model, label_smoothing=self._config.optim.label_smoothing_factor)
 
+    def uniform_loss(self) -> float:
+        return math.log(len(self.tokenizer))
+
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         output = self._forward(engine, batch, scale)
         return Loss(output.loss, output.loss_sum)
 
     def _forward(self, engine: Any, batch: Batch, scale: float) -> Any:
-        rows_M = batch.target_rows_M.to(batch.labels_BT.device, non_blocking=True)
+        rows_M = batch.target_rows_M.to(batch.labels.device, non_blocking=True)
         return engine(
-            labels_BT=batch.labels_BT,
+            labels_BT=batch.labels,
             scale=scale,
             target_rows_M=rows_M,
             use_cache=False,
@@ -233,8 +150,8 @@ class CausalLM:
         import torch
 
         output = self._forward(engine, batch, 1.0)
-        targets_BT = batch.labels_BT != IGNORE_INDEX
-        right_BT = targets_BT & (output.predictions_BT == batch.labels_BT)
+        targets_BT = batch.labels != IGNORE_INDEX
+        right_BT = targets_BT & (output.predictions_BT == batch.labels)
         sums = [output.loss_BT, targets_BT, right_BT]
         numbers_B3 = torch.stack([each.double().sum(dim=1) for each in sums], dim=1).tolist()
         parts: list[Prediction] = [
@@ -248,11 +165,11 @@ class CausalLM:
 
     def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
         """What the model writes after each row's prompt; nothing where that is empty."""
-        prompts = [row.input_ids_T[: row.columns["prompt"][0]] for row in batch.features]
+        prompts = [input_ids(row)[: row.columns["prompt"][0]] for row in batch.rows]
         asked = [prompt for prompt in prompts if prompt]
         filler = [[self.tokenizer.eos_token_id]]  # a rank without prompts runs along
-        seed, device = self._config.train.seed, batch.labels_BT.device
-        rows = [row for row, prompt in zip(batch.features, prompts, strict=True) if prompt]
+        seed, device = self._config.train.seed, batch.labels.device
+        rows = [row for row, prompt in zip(batch.rows, prompts, strict=True) if prompt]
         draws = [address(seed, "generation", row.record) for row in rows] or [0]
         answers = iter(self.write(engine, asked or filler, draws, device=device))
         return [{"generated": next(answers) if prompt else ""} for prompt in prompts]
@@ -311,35 +228,48 @@ class CausalLM:
     def metric(self, split: PreparedSplit | None = None) -> Metric:
         return LanguageModelMetric(self._options.predict_with_generate, self._pattern)
 
-    def notes(self, split: PreparedSplit) -> list[str]:
-        return []
+    # -- prompts ------------------------------------------------------------------------------
 
-    def text_record(self, text: str, index: int) -> Record:
-        """The text as a user's message. Without a chat template it is what the model goes on with,
-        or the prompt of a pair where the config names columns of pairs."""
-        form = "prompt" if self._config.data.label_column_name is None else "instruction"
-        fields = {"messages": [{"role": "user", "content": text}], "form": form}
-        return Record(index, fields, "text", index + 1)
+    @property
+    def _form(self) -> str:
+        """How a lone message is written where there is no chat template: as what the model goes on
+        with, or as the prompt of a pair where the config names columns of pairs."""
+        return "prompt" if self._config.data.label_column_name is None else "instruction"
 
-    def encode_prompt(self, record: Record) -> list[Feature]:
+    def prompt(self, given: str | Mapping[str, Any], index: int, file: str, line: int) -> Record:
+        """A text as a user's message; an object as a record of the data, without its answer."""
+        text = given if isinstance(given, str) else given.get("text")
+        if not isinstance(text, str):
+            assert not isinstance(given, str)
+            return prompt_record(Record(index, given, file, line))
+        fields = {"messages": [{"role": "user", "content": text}], "form": self._form}
+        return Record(index, fields, file, line)
+
+    def encode_prompt(self, record: Record) -> list[Row]:
         text = self.renderer.prompt(record.fields, record.where)
         ids_T = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         ids_T = ids_T or [self.tokenizer.eos_token_id]
         labels_T = [IGNORE_INDEX] * len(ids_T)
-        return [Feature(record.index, 0, 1, ids_T, labels_T, {"prompt": [len(ids_T)]})]
+        return [text_row(record.index, 0, 1, ids_T, labels_T, {"prompt": [len(ids_T)]})]
 
+    def check_chat(self) -> None:
+        if self._form == "prompt" and not self.renderer.has_template:
+            what = "the run's tokenizer has no chat template"
+            raise BadInput(Problem("--chat", what, "give --text, or train with data.chat_template"))
 
-def _said(fields: Mapping[str, Any]) -> str:
-    """The texts that are to be learnt, one behind the other."""
-    learnt = [message for message in fields.get("messages", ()) if is_learnt(message)]
-    return "".join([fields.get("text", ""), *(each.get("content", "") for each in learnt)])
-
-
-def _no_target(record: Record, lost: int, max_length: int | None, cut_by: str) -> Problem:
-    if not lost:
-        return Problem(record.where, "no token to learn in it", "write an answer, or delete it")
-    return Problem(
-        record.where,
-        f"its {lost} targets stand beyond the first {max_length} tokens: nothing is left to learn",
-        f"raise {cut_by}, or delete the sample",
-    )
+    def reply(
+        self,
+        engine: Any,
+        messages: Sequence[Mapping[str, str]],
+        draw: int,
+        write: Callable[[str], object],
+    ) -> str:
+        record = Record(0, {"messages": list(messages), "form": self._form}, "chat", 1)
+        (row,) = self.encode_prompt(record)
+        comes_at_once = self.generation.num_beams > 1  # beams are not decided before the end
+        settings = {} if comes_at_once else {"streamer": streamer(self.tokenizer, write)}
+        device = next(engine.parameters()).device
+        (answer,) = self.write(engine, [input_ids(row)], [draw], device, **settings)
+        if comes_at_once:
+            write(f"{answer}\n")
+        return answer

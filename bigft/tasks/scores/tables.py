@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     precision: float
     recall: float
     f1: float
     support: int
 
 
-EMPTY_ROW = Row(0.0, 0.0, 0.0, 0)
+EMPTY_ROW = TableRow(0.0, 0.0, 0.0, 0)
 
 
-def format_table(title: str, rows: Mapping[str, Row], summary: Sequence[str]) -> str:
+def format_table(title: str, rows: Mapping[str, TableRow], summary: Sequence[str]) -> str:
     """The rows by name; those that `summary` names stand at the foot, in its order."""
     width = max(map(len, [*rows, "weighted avg"]))
     headers = "".join(f" {name:>10}" for name in ("precision", "recall", "f1-score", "support"))

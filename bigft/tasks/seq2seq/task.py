@@ -2,60 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import date
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import Seq2Seq as Options
 from bigft.data.formats.base import did_you_mean
-from bigft.data.prepare import PreparedSplit
-from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
+from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import SPLITS, stream_split
+from bigft.data.split import PreparedSplit
 from bigft.models.heads.lm import attach_lm_head
 from bigft.models.heads.swap import base_model
 from bigft.runtime.seeding import address
 from bigft.tasks.generation import generate
-from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
+from bigft.tasks.prompts import text_of
+from bigft.tasks.protocol import (
+    Loss,
+    Metric,
+    Predicted,
+    Prediction,
+    Read,
+    Reading,
+    Setting,
+    Task,
+)
 from bigft.tasks.round_trip import RoundTrip
 from bigft.tasks.scores.language_model import LanguageModelMetric
 from bigft.tasks.seq2seq.fields import columns, pairs
 from bigft.tasks.seq2seq.languages import matching
 from bigft.tasks.seq2seq.metric import TranslationMetric, splitting
+from bigft.tasks.text_rows import (
+    attention_mask,
+    input_ids,
+    labels,
+    padded,
+    text_batch,
+    text_row,
+)
 from bigft.tasks.unlearnable import NO_INPUT, NO_TOKEN, UNKNOWN_INPUT
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 SHOWN = 20  # languages that a refusal lists
 
 
-class Seq2Seq:
+class Seq2Seq(Task):
     """The task for one tokenizer. Members: see bigft.tasks.protocol.Task.
 
-    A Feature's input_ids_T is the source and its labels_T the target, of another length: the
-    decoder shifts, so labels_T[t] is what its position t predicts, from the first token on.
+    A row's input ids are the source and its labels the target, of another length: the decoder
+    shifts, so labels_T[t] is what its position t predicts, from the first token on.
     """
 
     auto_class = "AutoModelForSeq2SeqLM"
 
-    def __init__(
-        self,
-        config: RunConfig,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-        max_length: int | None,
-        cut_by: str = "data.max_seq_length",
-        clock: date | None = None,
-    ) -> None:
+    def __init__(self, setting: Setting) -> None:
+        config, tokenizer = setting.config, setting.processor
         assert isinstance(config.task, Options)
-        self.labels = list(labels)
+        self.labels: list[str] = []
         self._config, self._options = config, config.task
-        self._tokenizer, self._max_length, self._cut_by = tokenizer, max_length, cut_by
+        self._tokenizer = tokenizer
+        self._max_length, self._cut_by = setting.max_length, setting.cut_by
         self._round_trip = RoundTrip(tokenizer)
         self._target_lang = _set_languages(tokenizer, self._options)
         self._frame = tokenizer(text_target="a").input_ids  # with the special tokens of a target
@@ -71,23 +82,21 @@ class Seq2Seq:
     # -- data ---------------------------------------------------------------------------------
 
     @classmethod
-    def read(
-        cls, config: RunConfig, reading: Reading | None = None
-    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
+    def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
         """All splits the config names, as {"source", "target"} records; no labels."""
         splits: dict[str, Iterable[Record]] = {}
         problems: list[Problem] = []
         used = columns(config.data)
         for split in SPLITS:
             with collect(problems):
-                records = stream_split(config.data, split, of_words=False, columns=used)
+                records = stream_split(config.data, split, config.task.reads, columns=used)
                 if records is not None:
                     splits[split] = pairs(records, config)
         if problems:
             raise BadInput(problems)
-        return splits, []
+        return Read(splits, [])
 
-    def encode(self, record: Record) -> list[Feature]:
+    def encode(self, record: Record) -> list[Row]:
         (prompt,) = self.encode_prompt(record)
         longest, target = self._options.max_target_length, record.fields["target"]
         labels_T, lost = self._cut(longest, text_target=target)
@@ -99,8 +108,8 @@ class Seq2Seq:
             notes += (NO_TOKEN,)
         if target == record.fields["source"]:
             notes += ("have a target that is their source",)
-        ids_T = prompt.input_ids_T
-        return [Feature(record.index, 0, 1, ids_T, labels_T, lost_targets=lost, notes=notes)]
+        ids_T = input_ids(prompt)
+        return [text_row(record.index, 0, 1, ids_T, labels_T, lost_targets=lost, notes=notes)]
 
     def _target_ids(self, record: Record) -> list[int]:
         ids_T: list[int] = self._tokenizer(
@@ -108,7 +117,7 @@ class Seq2Seq:
         ).input_ids
         return ids_T
 
-    def encode_prompt(self, record: Record) -> list[Feature]:
+    def encode_prompt(self, record: Record) -> list[Row]:
         source = self._options.source_prefix + record.fields["source"]
         input_ids_T, lost = self._cut(self._max_length, text=source)
         notes: tuple[str, ...] = ()
@@ -119,7 +128,7 @@ class Seq2Seq:
             notes += (NO_INPUT,)
         elif self._round_trip.has_unknown(input_ids_T):
             notes += (UNKNOWN_INPUT,)
-        return [Feature(record.index, 0, 1, input_ids_T, [], notes=notes)]
+        return [text_row(record.index, 0, 1, input_ids_T, [], notes=notes)]
 
     def _cut(self, max_length: int | None, **text: str) -> tuple[list[int], int]:
         """The tokens of the text, and how many were cut away; special tokens at its end stay."""
@@ -135,39 +144,25 @@ class Seq2Seq:
             self._tokenizer.truncation_side = side
         return cut_T, len(ids_T) - len(cut_T)
 
-    def collate(self, features: Sequence[Feature]) -> Batch:
-        import torch
-
+    def collate(self, rows: Sequence[Row]) -> Batch:
         pad = self._tokenizer.pad_token_id
-        sources = [feature.input_ids_T for feature in features]
-        targets = [feature.labels_T for feature in features]
-        labels_BT = _padded(targets, IGNORE_INDEX)
-        start_B1 = np.full((len(features), 1), self._decoder_start, dtype=np.int64)
+        sources, targets = [input_ids(row) for row in rows], [labels(row) for row in rows]
+        start_B1 = np.full((len(rows), 1), self._decoder_start, dtype=np.int64)
         inputs = {
-            "input_ids": _padded(sources, pad),
-            "attention_mask": _padded([[1] * len(source) for source in sources], 0),
-            "decoder_input_ids": np.hstack([start_B1, _padded(targets, pad)[:, :-1]]),
+            "input_ids": padded(sources, pad),
+            "attention_mask": attention_mask(sources),
+            "decoder_input_ids": np.hstack([start_B1, padded(targets, pad)[:, :-1]]),
         }
-        target_rows_M = np.flatnonzero(labels_BT.ravel() != IGNORE_INDEX)
-        return Batch(
-            {name: torch.from_numpy(value) for name, value in inputs.items()},
-            torch.from_numpy(labels_BT),
-            torch.from_numpy(target_rows_M),
-            num_targets=len(target_rows_M),
-            num_tokens=sum(map(len, sources)) + len(target_rows_M),
-            features=list(features),
-        )
+        size = sum(map(len, sources)) + sum(row.num_targets for row in rows)
+        return text_batch(rows, inputs, padded(targets, IGNORE_INDEX), size)
 
-    def preview(self, feature: Feature) -> list[tuple[str, bool]]:
-        sides = ((feature.input_ids_T, False), (feature.labels_T, True))
+    def preview(self, row: Row) -> list[tuple[str, bool]]:
+        sides = ((input_ids(row), False), (labels(row), True))
         return [
             (self._round_trip.text(ids_T, plain=False), on_target) for ids_T, on_target in sides
         ]
 
     # -- model --------------------------------------------------------------------------------
-
-    def model_options(self) -> dict[str, Any]:
-        return {}
 
     def attach_head(self, model: PreTrainedModel) -> None:
         """The head, and what the decoder begins with, in the model's own config: it is saved."""
@@ -211,27 +206,28 @@ class Seq2Seq:
         if problems:
             raise BadInput(problems)
 
+    def uniform_loss(self) -> float:
+        return math.log(len(self._tokenizer))
+
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         output = self._forward(engine, batch, scale)
         return Loss(output.loss, output.loss_sum)
 
     def _forward(self, engine: Any, batch: Batch, scale: float) -> Any:
-        labels_BT = batch.labels_BT
+        labels_BT = batch.labels
         rows_M = batch.target_rows_M.to(labels_BT.device, non_blocking=True)
         return engine(labels_BT=labels_BT, scale=scale, target_rows_M=rows_M, **batch.inputs)
 
     # -- predictions --------------------------------------------------------------------------
 
     def predict(self, engine: Any, batch: Batch) -> Predicted:
-        labels_BT = batch.labels_BT
+        labels_BT = batch.labels
         output = self._forward(engine, batch, 1.0)
         losses_B = output.loss_BT.sum(dim=1).tolist()
         correct_B = ((output.predictions_BT == labels_BT) & (labels_BT != IGNORE_INDEX)).sum(dim=1)
         parts: list[Prediction] = [
-            {"loss": loss, "targets": feature.num_targets, "correct": correct}
-            for loss, feature, correct in zip(
-                losses_B, batch.features, correct_B.tolist(), strict=True
-            )
+            {"loss": loss, "targets": row.num_targets, "correct": correct}
+            for loss, row, correct in zip(losses_B, batch.rows, correct_B.tolist(), strict=True)
         ]
         if self._options.predict_with_generate:
             answers = self.answer(engine, batch)
@@ -246,7 +242,7 @@ class Seq2Seq:
             self._options.generation,
             stop_ids=[self._tokenizer.eos_token_id],
             pad_token_id=self._tokenizer.pad_token_id,
-            draws=[address(seed, "generation", row.record) for row in batch.features],
+            draws=[address(seed, "generation", row.record) for row in batch.rows],
         )
         return [{"generated": self._round_trip.text(ids_T).strip()} for ids_T in ids_BT.tolist()]
 
@@ -269,8 +265,10 @@ class Seq2Seq:
         how = splitting(self._options.target_lang, _targets(split)).how
         return [f"BLEU splits texts into words by sacrebleu's {how}"]
 
-    def text_record(self, text: str, index: int) -> Record:
-        return Record(index, {"source": text}, "text", index + 1)
+    # -- prompts ------------------------------------------------------------------------------
+
+    def prompt(self, given: str | Mapping[str, Any], index: int, file: str, line: int) -> Record:
+        return Record(index, {"source": text_of(given, file, line)}, file, line)
 
 
 def _targets(split: PreparedSplit | None) -> list[str]:
@@ -279,13 +277,6 @@ def _targets(split: PreparedSplit | None) -> list[str]:
         return []
     numbers = np.linspace(0, split.num_records - 1, min(split.num_records, 500)).astype(int)
     return [split.record(int(number)).fields["target"] for number in numbers]
-
-
-def _padded(rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int64]:
-    padded_BT = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
-    for padded_T, row in zip(padded_BT, rows, strict=True):
-        padded_T[: len(row)] = row
-    return padded_BT
 
 
 def _set_languages(tokenizer: Any, options: Options) -> str | None:

@@ -12,7 +12,7 @@ from bigft._host import decode_spans
 from bigft.data.records import Record
 from bigft.data.tag_schemes import split_tag
 from bigft.tasks.protocol import Prediction
-from bigft.tasks.scores.tables import EMPTY_ROW, Row, format_table
+from bigft.tasks.scores.tables import EMPTY_ROW, TableRow, format_table
 from bigft.tasks.token_classification.tag_pairs import TagPairs, tag_pairs
 
 Convention = Literal["conlleval", "strict"]
@@ -94,7 +94,7 @@ class EntityMetric:
         ]
         return "\n\n".join(tables)
 
-    def rows(self, convention: Convention) -> dict[str, Row]:
+    def rows(self, convention: Convention) -> dict[str, TableRow]:
         """Each type that occurs in gold or predictions, then AVERAGES over those types."""
         counts = self._counts[convention]
         seen = [index for index, count in enumerate(counts) if count.any()]
@@ -120,19 +120,19 @@ def _quotient(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else 0.0
 
 
-def _row(counts: NDArray[np.int64]) -> Row:
+def _row(counts: NDArray[np.int64]) -> TableRow:
     correct, predicted, gold = (int(count) for count in counts)
     precision, recall = _quotient(correct, predicted), _quotient(correct, gold)
     f1 = _quotient(2 * precision * recall, precision + recall)
-    return Row(precision, recall, f1, gold)
+    return TableRow(precision, recall, f1, gold)
 
 
-def _average(rows: list[Row], weights: list[int]) -> Row:
+def _average(rows: list[TableRow], weights: list[int]) -> TableRow:
     def mean(values: list[float]) -> float:
         products = (value * weight for value, weight in zip(values, weights, strict=True))
         return _quotient(sum(products), sum(weights))
 
-    return Row(
+    return TableRow(
         mean([row.precision for row in rows]),
         mean([row.recall for row in rows]),
         mean([row.f1 for row in rows]),

@@ -8,7 +8,7 @@ from typing import Any
 from bigft.data.records import Record
 from bigft.data.tag_schemes import are_bio, split_tag
 from bigft.tasks.protocol import Prediction
-from bigft.tasks.scores.tables import Row
+from bigft.tasks.scores.tables import TableRow
 from bigft.tasks.token_classification.entities import EntityMetric
 from bigft.tasks.token_classification.words import TokenMetric
 
@@ -44,7 +44,7 @@ class TaggingMetric:
         single = {
             f"{name}_{key}": scores.pop(f"{name}_{key}")
             for name in self._names
-            for key in Row._fields
+            for key in TableRow._fields
         }
         return scores | single if self._per_type else scores
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+import math
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,33 @@ import numpy as np
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import TokenClassification as Options
-from bigft.data.prepare import PreparedSplit
-from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
+from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import SPLITS, read_split
+from bigft.data.split import PreparedSplit
 from bigft.data.tag_schemes import Scheme
 from bigft.data.tag_spellings import detect_tagging, respelled, tagging_notes
 from bigft.data.words import split_words
 from bigft.models.heads.token import attach_token_head
-from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
+from bigft.tasks.prompts import text_of
+from bigft.tasks.protocol import (
+    Loss,
+    Metric,
+    Predicted,
+    Prediction,
+    Read,
+    Reading,
+    Setting,
+    Task,
+)
+from bigft.tasks.text_rows import (
+    attention_mask,
+    input_ids,
+    labels,
+    padded,
+    text_batch,
+    text_row,
+)
+from bigft.tasks.token_classification.examples import examples
 from bigft.tasks.token_classification.fields import (
     columns,
     label_set,
@@ -32,37 +51,30 @@ from bigft.tasks.token_classification.windows import NO_WORD, Window, Windower
 from bigft.tasks.unlearnable import NO_INPUT, UNKNOWN_INPUT
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
-class TokenClassification:
+class TokenClassification(Task):
     """The task for one label set and tokenizer. Members: see bigft.tasks.protocol.Task."""
 
     auto_class = "AutoModelForTokenClassification"
 
-    def __init__(
-        self,
-        config: RunConfig,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-        max_length: int | None,
-        cut_by: str = "data.max_seq_length",
-        clock: date | None = None,
-    ) -> None:
+    def __init__(self, setting: Setting) -> None:
+        config, tokenizer = setting.config, setting.processor
         assert isinstance(config.task, Options)
-        self.labels = list(labels)
+        self.labels = list(setting.labels)
         self._config, self._options = config, config.task
         self._tokenizer = tokenizer
         self._ids = {label: number for number, label in enumerate(self.labels)}
-        self._windower = Windower(tokenizer, max_length, self._options.doc_stride, cut_by)
+        self._windower = Windower(
+            tokenizer, setting.max_length, self._options.doc_stride, setting.cut_by
+        )
         self._names = set(tokenizer.model_input_names)
 
     # -- data ---------------------------------------------------------------------------------
 
     @classmethod
-    def read(
-        cls, config: RunConfig, reading: Reading | None = None
-    ) -> tuple[dict[str, Iterable[Record]], list[str]]:
+    def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
         """All splits the config names, as {"tokens", "tags"} records, and the label set.
 
         reading: a tagging that is known there is not looked for in the data.
@@ -75,7 +87,7 @@ class TokenClassification:
         used = columns(config.data.text_column_name, config.data.label_column_name)
         for split in SPLITS:
             with collect(problems):
-                raw = read_split(config.data, split, columns=used)
+                raw = read_split(config.data, split, config.task.reads, columns=used)
                 if raw is not None:
                     read[split] = normalise(
                         raw,
@@ -99,15 +111,15 @@ class TokenClassification:
             raise BadInput(problems)
         named = config.data.label_list
         if named is None or scheme not in (Scheme.BIO, Scheme.NONE):  # converted: other names now
-            return {**splits}, label_set(splits.get("train") or next(iter(splits.values())))
-        return {**splits}, list(dict.fromkeys(respelled(named, spelling)))
+            return Read({**splits}, label_set(splits.get("train") or next(iter(splits.values()))))
+        return Read({**splits}, list(dict.fromkeys(respelled(named, spelling))))
 
-    def encode(self, record: Record) -> list[Feature]:
+    def encode(self, record: Record) -> list[Row]:
         tags = record.fields.get("tags")
         label_all = self._config.data.label_all_tokens
         windows = self._windower.windows(record.fields["tokens"])
         notes = self._unknown_words(record.fields["tokens"], windows)
-        features = []
+        rows = []
         for number, window in enumerate(windows):
             labels_T = [IGNORE_INDEX] * len(window.input_ids_T)
             if tags is not None:
@@ -117,8 +129,8 @@ class TokenClassification:
                 for position, word in enumerate(window.continues_T):
                     if label_all and word != NO_WORD and tags[word] is not None:
                         labels_T[position] = self._inside(self._label(tags[word], record))
-            features.append(
-                Feature(
+            rows.append(
+                text_row(
                     record.index,
                     number,
                     len(windows),
@@ -128,7 +140,7 @@ class TokenClassification:
                     notes=() if number else notes,
                 )
             )
-        return features
+        return rows
 
     def _unknown_words(self, tokens: Sequence[str], windows: Sequence[Window]) -> tuple[str, ...]:
         """A note where the tokenizer does not know how some words begin, or of none with a letter
@@ -161,29 +173,15 @@ class TokenClassification:
         name = self.labels[label]
         return self._ids.get(f"I-{name[2:]}", label) if name.startswith("B-") else label
 
-    def collate(self, features: Sequence[Feature]) -> Batch:
-        import torch
-
-        shape = (len(features), max(feature.length for feature in features))
-        input_ids_BT = np.full(shape, self._tokenizer.pad_token_id, dtype=np.int64)
-        attention_mask_BT = np.zeros(shape, dtype=np.int64)
-        labels_BT = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        for row, feature in enumerate(features):
-            input_ids_BT[row, : feature.length] = feature.input_ids_T
-            attention_mask_BT[row, : feature.length] = 1
-            labels_BT[row, : feature.length] = feature.labels_T
-        inputs = {"input_ids": input_ids_BT, "attention_mask": attention_mask_BT}
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        ids = [input_ids(row) for row in rows]
+        inputs = {
+            "input_ids": padded(ids, self._tokenizer.pad_token_id),
+            "attention_mask": attention_mask(ids),
+        }
         if "token_type_ids" in self._names:
-            inputs["token_type_ids"] = np.zeros(shape, dtype=np.int64)
-        target_rows_M = np.flatnonzero(labels_BT.ravel() != IGNORE_INDEX)
-        return Batch(
-            {name: torch.from_numpy(value) for name, value in inputs.items()},
-            torch.from_numpy(labels_BT),
-            torch.from_numpy(target_rows_M),
-            num_targets=len(target_rows_M),
-            num_tokens=int(attention_mask_BT.sum()),
-            features=list(features),
-        )
+            inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
+        return text_batch(rows, inputs, padded([labels(row) for row in rows], IGNORE_INDEX))
 
     # -- model --------------------------------------------------------------------------------
 
@@ -216,19 +214,20 @@ class TokenClassification:
             )
         return [float(by_label.get(label, 1.0)) for label in self.labels]
 
+    def uniform_loss(self) -> float:
+        heaviest = max((self._config.optim.class_weights or {}).values(), default=1.0)
+        return max(1.0, heaviest) * math.log(len(self.labels))
+
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
-        output = engine(labels_BT=batch.labels_BT, scale=scale, **batch.inputs)
+        output = engine(labels_BT=batch.labels, scale=scale, **batch.inputs)
         return Loss(output.loss, output.loss_sum)
 
-    def encode_prompt(self, record: Record) -> list[Feature]:
-        return self.encode(record)
+    def examples(self, train: PreparedSplit) -> list[str]:
+        return list(examples(train, self.labels))
 
-    def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
-        return self.predict(engine, batch).parts
-
-    def preview(self, feature: Feature) -> list[tuple[str, bool]]:
-        names = self._tokenizer.convert_ids_to_tokens(feature.input_ids_T)
-        marks = [label != IGNORE_INDEX for label in feature.labels_T]
+    def preview(self, row: Row) -> list[tuple[str, bool]]:
+        names = self._tokenizer.convert_ids_to_tokens(input_ids(row))
+        marks = [label != IGNORE_INDEX for label in labels(row)]
         return [
             (" ".join(name for name, _ in group), is_target)
             for is_target, group in groupby(zip(names, marks, strict=True), key=lambda at: at[1])
@@ -237,12 +236,12 @@ class TokenClassification:
     # -- predictions --------------------------------------------------------------------------
 
     def predict(self, engine: Any, batch: Batch) -> Predicted:
-        output = engine(labels_BT=batch.labels_BT, **batch.inputs)
+        output = engine(labels_BT=batch.labels, **batch.inputs)
         scores_BT = output.logits_BTC.softmax(dim=-1).amax(dim=-1).tolist()
         ids_BT = output.predictions_BT.tolist()
         parts = []
-        for feature, ids_T, scores_T in zip(batch.features, ids_BT, scores_BT, strict=True):
-            owned = [at for at, word in enumerate(feature.columns["words"]) if word != NO_WORD]
+        for row, ids_T, scores_T in zip(batch.rows, ids_BT, scores_BT, strict=True):
+            owned = [at for at, word in enumerate(row.columns["words"]) if word != NO_WORD]
             parts.append(
                 {
                     "tags": [self.labels[ids_T[at]] for at in owned],
@@ -274,13 +273,17 @@ class TokenClassification:
     def metric(self, split: PreparedSplit | None = None) -> Metric:
         return TaggingMetric(self.labels, self._options.return_entity_level_metrics)
 
-    def notes(self, split: PreparedSplit) -> list[str]:
-        return []
+    # -- prompts ------------------------------------------------------------------------------
 
-    def text_record(self, text: str, index: int) -> Record:
+    def prompt(self, given: str | Mapping[str, Any], index: int, file: str, line: int) -> Record:
         """Plain text as a record without labels: its words, and where they stand."""
+        text = text_of(given, file, line)
         offsets = split_words(text)
         tokens = [text[start:end] for start, end in offsets]
-        return Record(
-            index, {"text": text, "tokens": tokens, "offsets": offsets}, "text", index + 1
-        )
+        return Record(index, {"text": text, "tokens": tokens, "offsets": offsets}, file, line)
+
+    def encode_prompt(self, record: Record) -> list[Row]:
+        return self.encode(record)
+
+    def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
+        return self.predict(engine, batch).parts

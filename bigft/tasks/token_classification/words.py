@@ -9,7 +9,7 @@ import numpy as np
 
 from bigft.data.records import Record
 from bigft.tasks.protocol import Prediction
-from bigft.tasks.scores.tables import EMPTY_ROW, Row, format_table
+from bigft.tasks.scores.tables import EMPTY_ROW, TableRow, format_table
 from bigft.tasks.token_classification.tag_pairs import tag_pairs
 
 SUMMARY = ("accuracy", "macro avg", "weighted avg")
@@ -62,7 +62,7 @@ class TokenMetric:
     def report(self) -> str:
         return format_table(self._title, self.rows(), SUMMARY)
 
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, TableRow]:
         """Each tag that occurs in gold or predictions, then SUMMARY over those tags."""
         from sklearn.metrics import classification_report  # 1.5 s: not in every rank's start
 
@@ -79,8 +79,8 @@ class TokenMetric:
         )
         accuracy = scores.pop("accuracy")
         rows = {
-            name: Row(row["precision"], row["recall"], row["f1-score"], int(row["support"]))
+            name: TableRow(row["precision"], row["recall"], row["f1-score"], int(row["support"]))
             for name, row in scores.items()
         }
         num_words = int(self._confusion.sum())
-        return rows | {"accuracy": Row(accuracy, accuracy, accuracy, num_words)}
+        return rows | {"accuracy": TableRow(accuracy, accuracy, accuracy, num_words)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bigft.config.deepspeed import effective_zero_stage
 from bigft.config.errors import BadInput, Problem
 from bigft.config.fields import Decides, options_that_decide
-from bigft.config.sections import RunConfig
+from bigft.data.fingerprint import VERSION, content_by_files
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint.manifest import Damaged, Manifest
 
@@ -110,9 +110,14 @@ def resume_fingerprint(
     return jsoned
 
 
-def _completed(before: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+def _completed(before: dict[str, Any], run: Run) -> dict[str, Any]:
     """The fingerprint of a checkpoint with the options that bigft did not have when it was written:
-    it ran as their defaults do."""
+    it ran as their defaults do. Where its data is named in an older form and is that of the run,
+    in the run's."""
+    config, data = run.config, before.get("data")
+    is_older = "train" in run.splits and not str(data).startswith(VERSION)
+    if is_older and data == content_by_files(run.splits["train"], run.task.labels):
+        before = before | {"data": run.data_fingerprint}
     defaults: dict[str, Any] = {}
     for section in ("adapt", "optim"):
         options = type(getattr(config, section)).model_construct().model_dump(mode="json")
@@ -148,7 +153,7 @@ def checkpoint_to_resume(run: Run, directory: RunDirectory, world_size: int) -> 
             damages.append(Problem(KEY, f"{checkpoint}: {damaged}", fix))
             continue
         now = resume_fingerprint(run, world_size)
-        before = _completed(manifest.fingerprint, run.config)
+        before = _completed(manifest.fingerprint, run)
         problems, _ = _compared(directory, checkpoint, before, now)
         if problems:
             raise BadInput(problems)
@@ -186,7 +191,7 @@ def resume_notes(
                 _committed(newer)
             except Damaged as damaged:
                 notes.append(f"{newer} is not used: {damaged}")
-    before = _completed(Manifest.read(checkpoint).fingerprint, run.config)
+    before = _completed(Manifest.read(checkpoint).fingerprint, run)
     notes += _compared(directory, checkpoint, before, fingerprint)[1]
     return notes
 

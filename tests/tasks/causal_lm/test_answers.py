@@ -47,7 +47,7 @@ def test_an_answer_is_compared_with_what_the_template_makes_of_it(
     part = {"loss": 1.0, "targets": 1, "correct": 1, "generated": reference}
     prediction = task.stitch([part], record)
     assert prediction["reference"] == reference
-    learnt = [label for label in row.labels_T if label != IGNORE_INDEX]
+    learnt = [label for label in row.columns["labels"] if label != IGNORE_INDEX]
     assert task.tokenizer.decode(learnt, skip_special_tokens=True) == reference
     metric = task.metric()
     metric.update([prediction], [record])

@@ -38,11 +38,11 @@ def text_of(task: CausalLM, feature: Any) -> str:
 def test_labels_are_the_next_tokens_of_the_answers() -> None:
     task = causal_task()
     (feature,) = task.encode(talk("ab", "cd", "e", "f"))
-    ids_T = feature.input_ids_T
+    ids_T = feature.columns["input_ids"]
     assert targets(task, feature) == ["cd<|im_end|>", "f<|im_end|>"]
     assert feature.num_targets == 5
-    assert feature.labels_T[-1] == IGNORE_INDEX
-    for at, label in enumerate(feature.labels_T[:-1]):
+    assert feature.columns["labels"][-1] == IGNORE_INDEX
+    for at, label in enumerate(feature.columns["labels"][:-1]):
         assert label in (IGNORE_INDEX, ids_T[at + 1])
     assert (feature.window, feature.num_windows, feature.lost_targets) == (0, 1, 0)
 
@@ -61,8 +61,8 @@ def test_the_prompt_is_what_the_model_is_asked_with(template: str | None) -> Non
     (feature,) = task.encode(talk("ab", "cd", **form))
     (asked,) = task.encode_prompt(talk("ab", **form))
     (n,) = feature.columns["prompt"]
-    assert feature.input_ids_T[:n] == asked.input_ids_T
-    assert asked.columns == {"prompt": [asked.length]}
+    assert feature.columns["input_ids"][:n] == asked.columns["input_ids"]
+    assert asked.columns["prompt"] == [asked.length]
     assert asked.num_targets == 0
 
 
@@ -71,7 +71,7 @@ def test_bos_stands_once(template: str | None) -> None:
     task = causal_task(template=template)
     form = {"form": "prompt"} if template is None else {}
     (feature,) = task.encode(talk("ab", "cd", **form))
-    assert [at for at, token in enumerate(feature.input_ids_T) if token == 2] == [0]
+    assert [at for at, token in enumerate(feature.columns["input_ids"]) if token == 2] == [0]
 
 
 def test_only_the_last_answer_with_mask_history() -> None:
@@ -87,8 +87,8 @@ def test_a_turn_marked_as_not_to_be_learnt_is_no_target(assistant_only_loss: boo
     marked.fields["messages"][1]["weight"] = 0
     (feature,) = task.encode(marked)
     (whole,) = task.encode(talk("ab", "cd", "e", "f"))
-    assert feature.input_ids_T == whole.input_ids_T
-    pairs = zip(feature.labels_T, whole.labels_T, strict=True)
+    assert feature.columns["input_ids"] == whole.columns["input_ids"]
+    pairs = zip(feature.columns["labels"], whole.columns["labels"], strict=True)
     left_out = [label for ours, label in pairs if ours != label]
     assert task.tokenizer.decode(left_out) == "cd<|im_end|>"
 
@@ -96,8 +96,8 @@ def test_a_turn_marked_as_not_to_be_learnt_is_no_target(assistant_only_loss: boo
 def test_every_token_without_assistant_only_loss() -> None:
     task = causal_task(task={"assistant_only_loss": False, "predict_with_generate": True})
     (feature,) = task.encode(talk("ab", "cd"))
-    assert feature.labels_T == [*feature.input_ids_T[1:], IGNORE_INDEX]
-    before = feature.input_ids_T[: feature.columns["prompt"][0]]
+    assert feature.columns["labels"] == [*feature.columns["input_ids"][1:], IGNORE_INDEX]
+    before = feature.columns["input_ids"][: feature.columns["prompt"][0]]
     assert task.tokenizer.decode(before).endswith("<|im_start|>assistant\n")
 
 
@@ -118,15 +118,17 @@ def test_a_token_over_the_border_is_learnt() -> None:
     tokenizer = byte_tokenizer([("t", "c")], eos_token="</s>", chat_template=joined)
     task = causal_task(tokenizer=tokenizer)
     (feature,) = task.encode(talk("ab", "cd"))
-    first = feature.labels_T.index(next(x for x in feature.labels_T if x != IGNORE_INDEX))
-    assert tokenizer.convert_ids_to_tokens(feature.labels_T[first]) == "tc"
+    first = feature.columns["labels"].index(
+        next(x for x in feature.columns["labels"] if x != IGNORE_INDEX)
+    )
+    assert tokenizer.convert_ids_to_tokens(feature.columns["labels"][first]) == "tc"
 
 
 def test_a_long_conversation_is_cut_at_the_right() -> None:
     whole = causal_task().encode(talk("ab", "cdefgh", "i", "jk"))[0]
     task = causal_task(whole.columns["prompt"][0] - 20)
     (cut,) = task.encode(talk("ab", "cdefgh", "i", "jk"))
-    assert cut.input_ids_T == whole.input_ids_T[: cut.length]
+    assert cut.columns["input_ids"] == whole.columns["input_ids"][: cut.length]
     assert targets(task, cut) == ["cdefgh<|im_end|>"]
     assert cut.lost_targets == 3
     assert cut.columns["prompt"] == [0]
@@ -137,7 +139,7 @@ def test_the_first_token_beyond_the_bound_is_lost_as_a_target() -> None:
     (cut,) = causal_task(whole.length - 2).encode(talk("ab", "cdefgh"))
     assert (cut.num_targets, cut.lost_targets) == (whole.num_targets - 2, 2)
     assert cut.length == whole.length - 2
-    assert cut.labels_T[-1] == IGNORE_INDEX
+    assert cut.columns["labels"][-1] == IGNORE_INDEX
 
 
 def test_an_answer_beyond_the_bound_is_refused_by_name() -> None:
@@ -211,14 +213,17 @@ def test_a_pair_that_holds_bos_and_eos_gets_no_second_ones() -> None:
     (expected,) = task.encode(talk("ab", "cd", form="prompt"))
     assert text_of(task, expected) == "<s>abcd</s>"
     (feature,) = task.encode(talk("<s>ab", "cd</s>", form="prompt"))
-    assert (feature.input_ids_T, feature.labels_T) == (expected.input_ids_T, expected.labels_T)
+    assert (feature.columns["input_ids"], feature.columns["labels"]) == (
+        expected.columns["input_ids"],
+        expected.columns["labels"],
+    )
     (asked,) = task.encode_prompt(talk("<s>ab", form="prompt"))
     assert text_of(task, asked) == "<s>ab"
     (expected,) = task.encode(talk("ab", "cd", form="instruction"))
     assert text_of(task, expected).startswith("<s>### Instruction:\nab")
     for turns in (("ab", "cd</s>"), ("<s>ab", "cd"), ("<s>ab", "cd</s>")):
         (feature,) = task.encode(talk(*turns, form="instruction"))
-        assert (feature.input_ids_T, feature.notes) == (expected.input_ids_T, ())
+        assert (feature.columns["input_ids"], feature.notes) == (expected.columns["input_ids"], ())
     (asked,) = task.encode_prompt(talk("<s>ab", form="instruction"))
     assert text_of(task, asked) == "<s>### Instruction:\nab\n\n### Response:\n"
     task = causal_task(tokenizer=without_bos(), template=None)
@@ -271,11 +276,11 @@ def test_a_prediction_counts_what_the_stock_model_says() -> None:
     task.attach_head(model)
     predicted = task.predict(model, batch)
     for row, part in enumerate(predicted.parts):
-        at = batch.labels_BT[row] != IGNORE_INDEX
+        at = batch.labels[row] != IGNORE_INDEX
         loss = torch.nn.functional.cross_entropy(
-            logits_BTV[row][at], batch.labels_BT[row][at], reduction="sum"
+            logits_BTV[row][at], batch.labels[row][at], reduction="sum"
         )
-        right = (logits_BTV[row][at].argmax(-1) == batch.labels_BT[row][at]).sum()
+        right = (logits_BTV[row][at].argmax(-1) == batch.labels[row][at]).sum()
         assert part["loss"] == pytest.approx(loss.item(), rel=1e-5)
         assert (part["targets"], part["correct"]) == (int(at.sum()), int(right))
     total = sum(part["loss"] for part in predicted.parts)
@@ -287,7 +292,7 @@ def test_the_loss_is_scaled_and_its_gradient_is_the_stock_models() -> None:
     batch = task.collate(task.encode(talk("ab", "cd")))
     logits_BTV = theirs(**batch.inputs).logits
     loss = torch.nn.functional.cross_entropy(
-        logits_BTV.flatten(0, 1), batch.labels_BT.flatten(), reduction="sum"
+        logits_BTV.flatten(0, 1), batch.labels.flatten(), reduction="sum"
     )
     (0.25 * loss).backward()
     task.attach_head(ours.train())
@@ -334,17 +339,17 @@ def test_an_answer_in_several_rows_is_added_up() -> None:
 
 def test_a_text_is_a_users_message_or_goes_on_without_a_template() -> None:
     task = causal_task(template=None)
-    (feature,) = task.encode_prompt(task.text_record("Once", 0))
+    (feature,) = task.encode_prompt(task.prompt("Once", 0, "texts", 1))
     assert text_of(task, feature) == "<s>Once"
     pairs = causal_task(template=None, data={"text_column_name": "q", "label_column_name": "a"})
-    (feature,) = pairs.encode_prompt(pairs.text_record("Add", 0))
+    (feature,) = pairs.encode_prompt(pairs.prompt("Add", 0, "texts", 1))
     assert text_of(pairs, feature) == "<s>### Instruction:\nAdd\n\n### Response:\n"
 
 
 def test_an_empty_prompt_is_answered_too() -> None:
     task, model = causal_task(tokenizer=without_bos()), causal_model()
     task.attach_head(model)
-    (feature,) = task.encode_prompt(task.text_record("", 0))
+    (feature,) = task.encode_prompt(task.prompt("", 0, "texts", 1))
     assert len(task.answer(model, task.collate([feature]))) == 1
 
 
@@ -383,5 +388,5 @@ def test_the_targets_of_real_data_are_its_answers(
     end = "</s>" if template is None else "<|im_end|>"
     for record, answer in zip(records, answers, strict=True):
         (feature,) = task.encode(record)
-        learnt = [label for label in feature.labels_T if label != IGNORE_INDEX]
+        learnt = [label for label in feature.columns["labels"] if label != IGNORE_INDEX]
         assert task.tokenizer.decode(learnt) == answer + end

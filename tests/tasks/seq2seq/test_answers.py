@@ -41,7 +41,7 @@ def test_an_answer_is_written_as_it_was_learnt() -> None:
     model = tiny_seq2seq("bart", vocab_size=264)
     one = task(tokenizer, model)
     (feature,) = one.encode(record("ab", "a , b"))
-    assert tokenizer.decode(feature.labels_T) == " a, b</s>"
+    assert tokenizer.decode(feature.columns["labels"]) == " a, b</s>"
     assert one.preview(feature)[1] == (" a , b</s>", True)
     part = {"generated": "a , b", "loss": 2.0, "targets": 3, "correct": 1}
     assert one.stitch([part], record("ab", "a , b"))["reference"] == "a , b"

@@ -23,9 +23,9 @@ def test_source_and_target_are_rows_of_their_own_lengths() -> None:
     tokenizer = eos_tokenizer()
     (feature,) = task(tokenizer).encode(record("abc", "de", 4))
     assert (feature.record, feature.window, feature.num_windows) == (4, 0, 1)
-    assert tokenizer.decode(feature.input_ids_T) == " abc</s>"
-    assert tokenizer.decode(feature.labels_T) == " de</s>"
-    assert feature.num_targets == len(feature.labels_T) == 4
+    assert tokenizer.decode(feature.columns["input_ids"]) == " abc</s>"
+    assert tokenizer.decode(feature.columns["labels"]) == " de</s>"
+    assert feature.num_targets == len(feature.columns["labels"]) == 4
     assert feature.lost_targets == 0
 
 
@@ -34,8 +34,8 @@ def test_what_is_too_long_is_cut_before_its_eos_and_counted() -> None:
     (feature,) = task(tokenizer, max_length=6, max_target_length=5).encode(
         record("abcdefgh", "klmnopqr")
     )
-    assert tokenizer.decode(feature.input_ids_T) == " abcd</s>"
-    assert tokenizer.decode(feature.labels_T) == " klm</s>"
+    assert tokenizer.decode(feature.columns["input_ids"]) == " abcd</s>"
+    assert tokenizer.decode(feature.columns["labels"]) == " klm</s>"
     assert feature.lost_targets == 5
 
 
@@ -67,21 +67,26 @@ def test_the_prefix_stands_before_the_source_alone() -> None:
     tokenizer = eos_tokenizer()
     one = task(tokenizer, source_prefix="tell: ")
     (feature,) = one.encode(record("abc", "de"))
-    assert tokenizer.decode(feature.input_ids_T) == " tell: abc</s>"
-    assert tokenizer.decode(feature.labels_T) == " de</s>"
-    (prompt,) = one.encode_prompt(one.text_record("abc", 3))
-    assert prompt.input_ids_T == feature.input_ids_T
+    assert tokenizer.decode(feature.columns["input_ids"]) == " tell: abc</s>"
+    assert tokenizer.decode(feature.columns["labels"]) == " de</s>"
+    (prompt,) = one.encode_prompt(one.prompt("abc", 3, "texts", 4))
+    assert prompt.columns["input_ids"] == feature.columns["input_ids"]
     assert (prompt.record, prompt.num_targets) == (3, 0)
 
 
 def test_each_side_has_its_own_sentencepiece_model(tmp_path: Path) -> None:
     tokenizer = marian_tokenizer(tmp_path)
     (feature,) = task(tokenizer).encode(record("abc", "你好"))
-    pieces = tokenizer.convert_ids_to_tokens(feature.input_ids_T)
+    pieces = tokenizer.convert_ids_to_tokens(feature.columns["input_ids"])
     assert pieces == ["\u2581", "a", "b", "c", "</s>"]
-    assert tokenizer.convert_ids_to_tokens(feature.labels_T) == ["\u2581", "你", "好", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(feature.columns["labels"]) == [
+        "\u2581",
+        "你",
+        "好",
+        "</s>",
+    ]
     (cut,) = task(tokenizer, max_target_length=3).encode(record("abc", "你好"))
-    assert tokenizer.convert_ids_to_tokens(cut.labels_T) == ["\u2581", "你", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(cut.columns["labels"]) == ["\u2581", "你", "</s>"]
     assert cut.lost_targets == 1
 
 
@@ -112,8 +117,8 @@ def test_languages_are_tokens_where_the_tokenizer_has_them(
         names = tokenizer.convert_ids_to_tokens(ids_T)
         return [name for name in names if name not in ("\u2581", "<unk>")]
 
-    assert specials(feature.input_ids_T) == source
-    assert specials(feature.labels_T) == target
+    assert specials(feature.columns["input_ids"]) == source
+    assert specials(feature.columns["labels"]) == target
 
 
 def test_a_preview_shows_both_sides() -> None:
@@ -128,18 +133,21 @@ def test_a_preview_shows_both_sides() -> None:
 def test_the_decoder_sees_the_labels_one_later() -> None:
     one = task(model=tiny_seq2seq("bart"), tokenizer=eos_tokenizer(pad_token="<unk>"))
     batch = one.collate(one.encode(record("abcdef", "d")) + one.encode(record("a", "efg", 1)))
-    long, short = batch.features[1].labels_T, batch.features[0].labels_T
+    long, short = batch.rows[1].columns["labels"], batch.rows[0].columns["labels"]
     start, pad = 2, 1
-    assert batch.labels_BT.tolist() == [short + [IGNORE_INDEX] * 2, long]
+    assert batch.labels.tolist() == [short + [IGNORE_INDEX] * 2, long]
     assert batch.inputs["decoder_input_ids"].tolist() == [
         [start, *short, pad],
         [start, *long[:-1]],
     ]
     assert batch.inputs["attention_mask"].tolist() == [[1] * 8, [1] * 3 + [0] * 5]
-    assert batch.inputs["input_ids"][1].tolist() == [*batch.features[1].input_ids_T, *[pad] * 5]
+    assert batch.inputs["input_ids"][1].tolist() == [
+        *batch.rows[1].columns["input_ids"],
+        *[pad] * 5,
+    ]
     assert batch.target_rows_M.tolist() == [0, 1, 2, 5, 6, 7, 8, 9]
-    assert (batch.num_targets, batch.num_tokens) == (8, 8 + 3 + 3 + 5)
-    tensors = [*batch.inputs.values(), batch.labels_BT, batch.target_rows_M]
+    assert (batch.num_targets, batch.size) == (8, 8 + 3 + 3 + 5)
+    tensors = [*batch.inputs.values(), batch.labels, batch.target_rows_M]
     assert {tensor.dtype for tensor in tensors} == {torch.int64}
 
 
@@ -148,8 +156,8 @@ def test_inputs_are_what_transformers_makes_of_the_labels(architecture: str) -> 
     model = tiny_seq2seq(architecture)
     one = task(model=model)
     batch = one.collate(one.encode(record("abcdef", "d")) + one.encode(record("a", "efg", 1)))
-    theirs = model.prepare_decoder_input_ids_from_labels(batch.labels_BT)
-    real = batch.labels_BT != IGNORE_INDEX
+    theirs = model.prepare_decoder_input_ids_from_labels(batch.labels)
+    real = batch.labels != IGNORE_INDEX
     assert torch.equal(batch.inputs["decoder_input_ids"][real], theirs[real])
 
 
@@ -158,8 +166,8 @@ def test_mbart_begins_with_the_language_that_ends_a_text() -> None:
     tokenizer = MBartTokenizer()
     one = task(tokenizer, model, **EN_ZH)
     batch = one.collate(one.encode(record("a", "b c")) + one.encode(record("a", "b", 1)))
-    theirs = model.prepare_decoder_input_ids_from_labels(batch.labels_BT)
-    real = batch.labels_BT != IGNORE_INDEX
+    theirs = model.prepare_decoder_input_ids_from_labels(batch.labels)
+    real = batch.labels != IGNORE_INDEX
     assert torch.equal(batch.inputs["decoder_input_ids"][real], theirs[real])
     assert model.config.decoder_start_token_id == tokenizer.convert_tokens_to_ids("zh_CN")
 
@@ -174,7 +182,7 @@ def test_the_loss_is_the_sum_of_transformers_own(architecture: str) -> None:
     batch = one.collate(one.encode(record("abcdef", "d")) + one.encode(record("a", "efg", 1)))
     with torch.no_grad():
         inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
-        expected = stock(**inputs, labels=batch.labels_BT).loss.item() * batch.num_targets
+        expected = stock(**inputs, labels=batch.labels).loss.item() * batch.num_targets
         loss = one.loss(model, batch, 0.5)
         predicted = one.predict(model, batch)
     assert loss.loss_sum.item() == pytest.approx(expected)
@@ -191,10 +199,10 @@ def test_correct_targets_are_counted() -> None:
     batch = one.collate([feature])
     with torch.no_grad():
         best_T = model(**batch.inputs).logits[0].argmax(dim=-1).tolist()
-    feature.labels_T[1] = best_T[1]
+    feature.columns["labels"][1] = best_T[1]
     again = one.collate([feature])
     again.inputs["decoder_input_ids"] = batch.inputs["decoder_input_ids"]
-    expected = sum(a == b for a, b in zip(feature.labels_T, best_T, strict=True))
+    expected = sum(a == b for a, b in zip(feature.columns["labels"], best_T, strict=True))
     (part,) = one.predict(model, again).parts
     assert part["correct"] == expected > 0
     assert "generated" not in part
@@ -216,7 +224,9 @@ def test_answers_are_those_of_transformers(num_beams: int) -> None:
     parts = one.predict(model, batch).parts
     assert [part["generated"] for part in parts] == expected
     assert any(expected)
-    prompts = [one.encode_prompt(one.text_record(e.fields["source"], e.index))[0] for e in asked]
+    prompts = [
+        one.encode_prompt(one.prompt(e.fields["source"], e.index, "texts", 1))[0] for e in asked
+    ]
     assert one.answer(model, one.collate(prompts)) == [{"generated": text} for text in expected]
 
 
@@ -225,7 +235,7 @@ def test_answers_are_those_of_transformers(num_beams: int) -> None:
 def test_an_answer_begins_with_its_language(kind: Any, codes: dict[str, str]) -> None:
     tokenizer, model = kind(), tiny_seq2seq("m2m_100")
     one = task(tokenizer, model, generation={"max_new_tokens": 4}, **codes)
-    batch = one.collate(one.encode_prompt(one.text_record("a b", 0)))
+    batch = one.collate(one.encode_prompt(one.prompt("a b", 0, "texts", 1)))
     inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
     ids_T = model.generate(**inputs, max_new_tokens=4)[0].tolist()  # by transformers alone
     spelled = "zh_CN" if kind is MBart50Tokenizer else "zho_Hans"

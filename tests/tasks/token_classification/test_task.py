@@ -12,10 +12,11 @@ from tiny import LABELS, byte_tokenizer, letter_tokenizer, tiny_model
 
 from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
-from bigft.data.records import IGNORE_INDEX, Feature, Record
+from bigft.data.records import IGNORE_INDEX, Record, Row
 from bigft.data.tag_schemes import Scheme
 from bigft.data.tag_spellings import Tagging
-from bigft.tasks.protocol import Reading
+from bigft.models.limits import Limit
+from bigft.tasks.protocol import Reading, Setting
 from bigft.tasks.token_classification import TokenClassification
 from bigft.tasks.token_classification.windows import NO_WORD
 
@@ -42,7 +43,8 @@ def task(
     **sections: dict[str, Any],
 ) -> TokenClassification:
     tokenizer = tokenizer or letter_tokenizer()
-    return TokenClassification(config(**sections), tokenizer, labels, max_length)
+    limit = Limit(max_length, "data.max_seq_length") if max_length else None
+    return TokenClassification(Setting(config(**sections), tokenizer, labels, limit))
 
 
 def record(words: Sequence[str], tags: Sequence[str | None] | None, index: int = 0) -> Record:
@@ -52,9 +54,9 @@ def record(words: Sequence[str], tags: Sequence[str | None] | None, index: int =
     return Record(index, fields, "dev.conll", 7)
 
 
-def label_names(feature: Feature, labels: Sequence[str] = LABELS) -> list[str]:
+def label_names(feature: Row, labels: Sequence[str] = LABELS) -> list[str]:
     """`.` where there is no target."""
-    return ["." if label == IGNORE_INDEX else labels[label] for label in feature.labels_T]
+    return ["." if label == IGNORE_INDEX else labels[label] for label in feature.columns["labels"]]
 
 
 # -- encode -------------------------------------------------------------------------------------
@@ -128,15 +130,15 @@ def test_a_batch_is_padded_to_its_longest_row() -> None:
     one = task(tokenizer=letter_tokenizer(pad_token="[UNK]"))  # a pad id other than 0
     features = one.encode(record(["bob"], ["B-PER"])) + one.encode(record(WORDS, TAGS, 1))
     batch = one.collate(features)
-    assert batch.features == features
-    assert batch.num_tokens == features[0].length + features[1].length
-    assert batch.inputs["input_ids"].shape == batch.labels_BT.shape == (2, features[1].length)
+    assert batch.rows == features
+    assert batch.size == features[0].length + features[1].length
+    assert batch.inputs["input_ids"].shape == batch.labels.shape == (2, features[1].length)
     for row, feature in enumerate(features):
         padding = features[1].length - feature.length
         ids_T = batch.inputs["input_ids"][row].tolist()
-        assert ids_T == feature.input_ids_T + [1] * padding
+        assert ids_T == feature.columns["input_ids"] + [1] * padding
         assert batch.inputs["attention_mask"][row].tolist() == [1] * feature.length + [0] * padding
-        assert batch.labels_BT[row].tolist() == feature.labels_T + [IGNORE_INDEX] * padding
+        assert batch.labels[row].tolist() == feature.columns["labels"] + [IGNORE_INDEX] * padding
 
 
 def test_target_rows_point_at_the_targets_of_the_flattened_labels() -> None:
@@ -145,14 +147,14 @@ def test_target_rows_point_at_the_targets_of_the_flattened_labels() -> None:
         one.encode(record(["bob", "at"], ["B-PER", None])) + one.encode(record(WORDS, TAGS))
     )
     assert batch.num_targets == len(batch.target_rows_M) == 6
-    at_targets = batch.labels_BT.flatten()[batch.target_rows_M]
+    at_targets = batch.labels.flatten()[batch.target_rows_M]
     assert [LABELS[label] for label in at_targets.tolist()] == ["B-PER", *TAGS]
 
 
 def test_all_tensors_of_a_batch_are_int64() -> None:
     one = task()
     batch = one.collate(one.encode(record(WORDS, TAGS)))
-    tensors = [*batch.inputs.values(), batch.labels_BT, batch.target_rows_M]
+    tensors = [*batch.inputs.values(), batch.labels, batch.target_rows_M]
     assert {tensor.dtype for tensor in tensors} == {torch.int64}
 
 
@@ -222,7 +224,7 @@ def test_the_words_of_a_window_are_answered_from_that_window() -> None:
     stock = tiny_model()
     for feature in features:
         with torch.no_grad():
-            logits_TC = stock(input_ids=torch.tensor([feature.input_ids_T])).logits[0]
+            logits_TC = stock(input_ids=torch.tensor([feature.columns["input_ids"]])).logits[0]
         at_words = [at for at, word in enumerate(feature.columns["words"]) if word != NO_WORD]
         expected += [LABELS[logits_TC[at].argmax()] for at in at_words]
     assert prediction["tags"] == expected
@@ -233,7 +235,7 @@ def test_the_loss_is_the_sum_over_the_targets() -> None:
     one.attach_head(model)
     batch = one.collate(one.encode(record(WORDS, TAGS)) + one.encode(record(["x"], ["O"])))
     with torch.no_grad():
-        stock = tiny_model()(**batch.inputs, labels=batch.labels_BT).loss
+        stock = tiny_model()(**batch.inputs, labels=batch.labels).loss
         loss = one.loss(model, batch, 0.5)
         assert loss.loss_sum.item() == pytest.approx(stock.item() * 6)
         assert loss.scaled.item() == pytest.approx(stock.item() * 3)
@@ -246,7 +248,7 @@ def part(*tags: str) -> dict[str, Any]:
 
 def test_entities_have_characters_and_text() -> None:
     one = task()
-    asked = one.text_record("Ann Lee, of  New York", 3)
+    asked = one.prompt("Ann Lee, of  New York", 3, "texts", 4)
     assert (asked.index, asked.fields["tokens"]) == (
         3,
         ["Ann", "Lee", ",", "of", "New", "York"],

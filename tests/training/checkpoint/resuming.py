@@ -10,6 +10,7 @@ from training.checkpoint.small import SmallEngine, SmallWorld
 
 from bigft.config.errors import BadInput
 from bigft.config.load import load_config
+from bigft.data.fingerprint import VERSION
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint import (
     CheckpointStore,
@@ -26,7 +27,9 @@ ARITHMETIC = {"threads": "1", "processor": "a CPU, AVX512"}
 def run_of(*overrides: str, data: str = "f") -> Any:
     base = ["task=causal-lm", "model.model_name_or_path=model", "data.train_file=t"]
     words = [*base, "train.output_dir=run", *overrides]
-    return SimpleNamespace(config=load_config(None, words).config, data_fingerprint=data)
+    return SimpleNamespace(
+        config=load_config(None, words).config, data_fingerprint=VERSION + data, splits={}
+    )
 
 
 def fingerprint_of(run: Any, world_size: int = 1, **arithmetic: str) -> dict[str, Any]:

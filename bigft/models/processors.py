@@ -1,9 +1,12 @@
-"""A run's tokenizer: what its task needs of it, and whether it fits the model."""
+"""What makes a model's inputs of a record: a tokenizer, or an image processor. What its task needs
+of it, and whether it fits the model."""
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
@@ -13,7 +16,15 @@ from bigft.runtime.pointers import pointer_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
 
+    Processor: TypeAlias = PreTrainedTokenizerBase | BaseImageProcessor
+
+# Of tokenizer_config.json, what changes rows or notes and is in no tokenizer.json.
+SETTINGS = (
+    *("truncation_side", "padding_side", "split_special_tokens", "clean_up_tokenization_spaces"),
+    *("add_bos_token", "add_eos_token", "src_lang", "tgt_lang"),
+)
 BYTE_LEVEL_SPACE = "\u0120"  # how byte-level vocabularies write the space
 
 
@@ -25,14 +36,55 @@ class Needs(NamedTuple):
     words: bool = False
 
 
-# By what a task's model is given (`reads` in bigft/config/tasks.py). Running text is read as the
-# model was pretrained to.
+# Of a tokenizer, by what a task's model is given (`reads` in bigft/config/tasks.py). Running text
+# is read as the model was pretrained to. What is not here is no text.
 NEEDS: dict[Reads, Needs] = {
     "words": Needs(("pad",), words=True),
     "text": Needs(("pad",)),
     "masked-text": Needs(("pad", "mask")),
     "completion": Needs(("pad", "eos")),
 }
+
+
+def load_processor(model: ModelConfig, reads: Reads) -> Processor:
+    """The run's tokenizer or image processor.
+
+    Raises BadInput, naming the key, if it cannot be found or used.
+    """
+    return load_tokenizer(model, reads) if reads in NEEDS else _load_image_processor(model)
+
+
+def is_tokenizer(processor: Processor) -> TypeGuard[PreTrainedTokenizerBase]:
+    from transformers import PreTrainedTokenizerBase
+
+    return isinstance(processor, PreTrainedTokenizerBase)
+
+
+def identity(processor: Processor) -> Any:
+    """All of a processor that decides what a record becomes, as JSON values."""
+    if not is_tokenizer(processor):
+        return processor.to_dict()
+    if processor.is_fast:
+        inner = processor.backend_tokenizer.to_str()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            files = sorted(map(Path, processor.save_vocabulary(folder)))
+            inner = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    settings = [getattr(processor, name, None) for name in SETTINGS]
+    return [inner, processor.special_tokens_map, processor.chat_template, settings]
+
+
+def _load_image_processor(model: ModelConfig) -> BaseImageProcessor:
+    from transformers import AutoImageProcessor
+
+    name = model.model_name_or_path
+    try:
+        processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(
+            name, revision=model.revision, trust_remote_code=False
+        )
+    except Exception as error:  # of every kind for files that are damaged, as of a tokenizer
+        raise not_loaded("model.model_name_or_path", name, error) from error
+    return processor
 
 
 def load_tokenizer(model: ModelConfig, reads: Reads = "words") -> PreTrainedTokenizerBase:
@@ -85,11 +137,11 @@ def load_tokenizer(model: ModelConfig, reads: Reads = "words") -> PreTrainedToke
     return tokenizer
 
 
-def tokenizer_notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What a user should know of a tokenizer that was loaded, one sentence each."""
-    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+def processor_notes(processor: Processor) -> list[str]:
+    """What a user should know of a processor that was loaded, one sentence each."""
+    if not is_tokenizer(processor) or processor.pad_token_id != processor.eos_token_id:
         return []
-    return [f"rows are padded with the eos token {tokenizer.eos_token}: padding is no target"]
+    return [f"rows are padded with the eos token {processor.eos_token}: padding is no target"]
 
 
 def _read_words_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -108,17 +160,17 @@ def _read_words_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
         backend.normalizer = space if before is None else normalizers.Sequence([before, space])
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
-    """Raises BadInput if a token id of the tokenizer has no row in the model's embedding."""
+def check_vocabulary(processor: Processor, config: PretrainedConfig) -> None:
+    """Raises BadInput if a token id of a tokenizer has no row in the model's embedding."""
     rows = getattr(config.get_text_config(), "vocab_size", None)
-    if rows is None:
+    if rows is None or not is_tokenizer(processor):
         return
     pad = config.get_text_config().pad_token_id
     if pad is not None and pad >= rows:
         what = f"pad_token_id {pad} of config.json is none of the model's {rows} ids"
         fix = "set model.config_overrides {pad_token_id: ...} to that of the tokenizer"
         raise BadInput(Problem("model.model_name_or_path", what, fix))
-    token, highest = max(tokenizer.get_vocab().items(), key=lambda each: each[1])
+    token, highest = max(processor.get_vocab().items(), key=lambda each: each[1])
     if highest >= rows:  # ids may have holes: their number says nothing
         raise BadInput(
             Problem(
