@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bigft.config.errors import BadInput, Problem
-from bigft.models.heads.swap import base_model, head_of, trying_out
+from bigft.models.heads.swap import FusedHead, base_model, head_of, trying_out
 from bigft.runtime.process_group import World
 
 # Norm-wise and relative, in fp32: seen up to 1e-6 where positions restart, from 1e-3 on where they
@@ -66,7 +66,9 @@ def check_packing(
 
 def _difference(model: nn.Module, packed: Rows, alone: Sequence[Rows], dtype: torch.dtype) -> str:
     """What the model does wrong with packed samples; "": nothing."""
-    exact = dtype == head_of(model).linear.weight.dtype == torch.float32
+    head = head_of(model)
+    assert isinstance(head, FusedHead), "only language models are packed"
+    exact = dtype == head.linear.weight.dtype == torch.float32
     begin = 0
     device = next(model.parameters()).device.type
     half = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from bigft.config.deepspeed import deepspeed_config, effective_zero_stage
 from bigft.config.errors import BadInput, Problem
 from bigft.config.exit_codes import EXIT_HUNG
 from bigft.config.sections import RunConfig
+from bigft.data.loader import Collate
 from bigft.data.packing import join
+from bigft.data.records import Row
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.heads.choose import HeadChoice, choose_head
 from bigft.models.layers import frozen_digest, head_names, num_values, trained_table
@@ -25,6 +27,7 @@ from bigft.runtime.events import EventStream
 from bigft.runtime.machine import arithmetic
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
+from bigft.runtime.seeding import address
 from bigft.runtime.signals import Stopped, StopRequest
 from bigft.runtime.watchdog import Watchdog
 from bigft.training.batch import global_batch
@@ -42,6 +45,7 @@ from bigft.training.optimizers import OPTIMIZERS, checkpoint_bytes, parameter_gr
 from bigft.training.run import Run, compute_dtype
 
 SLOW_DISK = 50e6  # bytes per second
+MAX_DRAWS = 1000  # until a row that may have a target has one
 
 
 def fit(
@@ -230,7 +234,8 @@ def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:
     sharded: the model is an engine's; otherwise it comes before ZeRO shards the weights.
     Raises BadInput where the model does not do what the config asks for.
     """
-    rows, collate, device = run.probe_rows(4), run.task.collate, world.device
+    collate, device = run.task.collate, world.device
+    rows = [_with_target(row, collate) for row in run.probe_rows(4)]
     dtype = getattr(torch, compute_dtype(run.config.train))
     requested = run.config.model.fused_head
     batch = collate(rows).to(device)
@@ -241,6 +246,12 @@ def _try_out(run: Run, model: Any, world: World, sharded: bool) -> HeadChoice:
         finest = dtype if run.config.model.is_flash else torch.float32
         check_packing(model, packed, alone, world, finest)
     return choice
+
+
+def _with_target(row: Row, collate: Collate) -> Row:
+    """The row, with a draw that gives it a target: without one, nothing could be compared."""
+    drawn = (replace(row, draw=address("probe", turn)) for turn in range(MAX_DRAWS))
+    return next(one for one in drawn if collate([one]).num_targets)
 
 
 def _check_same_data(run: Run, world: World) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bigft.config.errors import BadInput, Problem
-from bigft.models.heads.swap import CannotFuse, Head, head_of, trying_out
+from bigft.models.heads.swap import CannotFuse, FusedHead, head_of, trying_out
 from bigft.ops import native
 from bigft.runtime.process_group import World
 
@@ -58,6 +58,11 @@ def choose_head(
     Raises BadInput where the fused head is asked for (True) and cannot be had.
     """
     head, device = head_of(model), labels_BT.device
+    if not isinstance(head, FusedHead):
+        if requested is True:
+            fix = "set auto or false"
+            raise BadInput(Problem("model.fused_head", "it is true, but this task has none", fix))
+        return HeadChoice(False, "this task has no other")
     head.fused = False
     if requested is False:
         return HeadChoice(False, "it is false")
@@ -83,7 +88,7 @@ def choose_head(
 
 def _difference(
     model: nn.Module,
-    head: Head,
+    head: FusedHead,
     inputs: Mapping[str, torch.Tensor],
     labels_BT: torch.Tensor,
     dtype: torch.dtype,
@@ -115,7 +120,7 @@ def _difference(
 
 def _fused_or_refused(
     model: nn.Module,
-    head: Head,
+    head: FusedHead,
     inputs: Mapping[str, torch.Tensor],
     labels_BT: torch.Tensor,
     dtype: torch.dtype,
@@ -133,7 +138,7 @@ def _fused_or_refused(
 
 def _loss_and_gradients(
     model: nn.Module,
-    head: Head,
+    head: FusedHead,
     inputs: Mapping[str, torch.Tensor],
     labels_BT: torch.Tensor,
     sharded: bool,
@@ -152,7 +157,7 @@ def _loss_and_gradients(
 
 
 @contextmanager
-def _probing(model: nn.Module, head: Head) -> Iterator[None]:
+def _probing(model: nn.Module, head: FusedHead) -> Iterator[None]:
     """`trying_out`, with amplified logits."""
     hook = head.entrance.register_forward_pre_hook(
         lambda module, args: (args[0] * AMPLIFICATION, *args[1:])

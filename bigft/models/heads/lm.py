@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bigft import ops
-from bigft.models.heads.swap import Head, plain_linear
+from bigft.models.heads.swap import FusedHead, plain_linear
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -58,7 +58,7 @@ def attach_lm_head(
     LMHead(model, fused, label_smoothing, z_loss)
 
 
-class LMHead(Head):
+class LMHead(FusedHead):
     """See attach_lm_head."""
 
     operator = "linear_cross_entropy"

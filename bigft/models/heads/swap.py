@@ -29,22 +29,39 @@ class CannotFuse(Exception):
 class Head:
     """Stands in the place of a model's forward, and calls it.
 
+    A subclass defines `__call__`: labels, scale=1.0 and the model's inputs to an answer with `loss`
+    (scale times the sum over targets, to call backward on), `loss_sum` (detached), and what its
+    task reads. The loss is computed inside of forward, where ZeRO-3's hooks have weights at hand.
+    """
+
+    __call__: Callable[..., Any]
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = base_model(model)
+        assert not isinstance(self.model.forward, Head), "the model has a head already"
+        self.stock_forward: Callable[..., Any] = self.model.forward
+        # generate() asks which inputs the forward knows, and leaves out what it does not.
+        self.__signature__ = inspect.signature(self.stock_forward)
+        self.model.forward = self  # on the instance: the class is shared
+
+    @property
+    def trains(self) -> bool:
+        return self.model.training and torch.is_grad_enabled()
+
+
+class FusedHead(Head):
+    """A head whose last layer and loss an operator may compute in one.
+
     fused: whether the operator answers instead of the model's own last layer.
     linear: the layer whose output are the logits. Of adapters attached later, the active one.
     operator: of bigft.ops, which answers where the head is fused.
     """
 
-    __call__: Callable[..., Any]
     operator: ClassVar[str]
 
     def __init__(self, model: PreTrainedModel, fused: bool) -> None:
-        self.model = base_model(model)
-        assert not isinstance(self.model.forward, Head), "the model has a head already"
+        super().__init__(model)
         self.fused = fused
-        self.stock_forward: Callable[..., Any] = self.model.forward
-        # generate() asks which inputs the forward knows, and leaves out what it does not.
-        self.__signature__ = inspect.signature(self.stock_forward)
-        self.model.forward = self  # on the instance: the class is shared
 
     @property
     def linear(self) -> nn.Linear:
@@ -54,10 +71,6 @@ class Head:
     def entrance(self) -> nn.Module:
         """The first module of what the operator does in one."""
         return self.linear
-
-    @property
-    def trains(self) -> bool:
-        return self.model.training and torch.is_grad_enabled()
 
     def answer(
         self, operator: Callable[[torch.Tensor], Result], inputs: dict[str, Any]

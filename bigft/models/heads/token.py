@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bigft import ops
-from bigft.models.heads.swap import CannotFuse, Head, forward_as, plain_linear
+from bigft.models.heads.swap import CannotFuse, FusedHead, forward_as, plain_linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,7 +55,7 @@ def attach_token_head(
     TokenHead(model, fused, label_smoothing, class_weights)
 
 
-class TokenHead(Head):
+class TokenHead(FusedHead):
     """See attach_token_head."""
 
     operator = "token_classification_head"
