@@ -16,7 +16,6 @@ from bigft.config.tasks import CausalLM as Options
 from bigft.data.prepare import PreparedSplit
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, stream_split
-from bigft.models.heads.lm import attach_lm_head
 from bigft.runtime.seeding import address
 from bigft.tasks import lm_batch
 from bigft.tasks.causal_lm.chat_template import Rendered, Renderer
@@ -208,6 +207,8 @@ class CausalLM:
         return {}
 
     def attach_head(self, model: PreTrainedModel) -> None:
+        from bigft.models.heads.lm import attach_lm_head
+
         # Saved with the model: other tools, too, must stop where the template ends an answer.
         self._ends = stop_ids(model, self.tokenizer) | self.renderer.turn_end_ids
         model.generation_config.eos_token_id = sorted(self._ends)

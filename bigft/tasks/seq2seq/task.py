@@ -16,8 +16,6 @@ from bigft.data.formats.base import did_you_mean
 from bigft.data.prepare import PreparedSplit
 from bigft.data.records import IGNORE_INDEX, Batch, Feature, Record
 from bigft.data.source import SPLITS, stream_split
-from bigft.models.heads.lm import attach_lm_head
-from bigft.models.heads.swap import base_model
 from bigft.runtime.seeding import address
 from bigft.tasks.generation import generate
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
@@ -171,6 +169,9 @@ class Seq2Seq:
 
     def attach_head(self, model: PreTrainedModel) -> None:
         """The head, and what the decoder begins with, in the model's own config: it is saved."""
+        from bigft.models.heads.lm import attach_lm_head
+        from bigft.models.heads.swap import base_model
+
         base = base_model(model)
         self._check_positions(base.config)
         start = base.config.decoder_start_token_id

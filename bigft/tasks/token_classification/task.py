@@ -18,7 +18,6 @@ from bigft.data.source import SPLITS, read_split
 from bigft.data.tag_schemes import Scheme
 from bigft.data.tag_spellings import detect_tagging, respelled, tagging_notes
 from bigft.data.words import split_words
-from bigft.models.heads.token import attach_token_head
 from bigft.tasks.protocol import Loss, Metric, Predicted, Prediction, Reading
 from bigft.tasks.token_classification.fields import (
     columns,
@@ -195,6 +194,8 @@ class TokenClassification:
         }
 
     def attach_head(self, model: PreTrainedModel) -> None:
+        from bigft.models.heads.token import attach_token_head
+
         optim = self._config.optim
         attach_token_head(
             model,
