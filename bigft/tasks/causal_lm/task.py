@@ -20,6 +20,7 @@ from bigft.runtime.seeding import address
 from bigft.tasks import lm_batch
 from bigft.tasks.causal_lm.chat_template import Rendered, Renderer
 from bigft.tasks.causal_lm.conversations import columns, last_prompt, normalised
+from bigft.tasks.causal_lm.start import START
 from bigft.tasks.causal_lm.template_source import use_template
 from bigft.tasks.causal_lm.tokens import Tokens
 from bigft.tasks.causal_lm.turns import is_learnt
@@ -41,6 +42,7 @@ class CausalLM:
     """
 
     auto_class = "AutoModelForCausalLM"
+    start = START
 
     def __init__(
         self,

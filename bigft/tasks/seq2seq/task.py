@@ -24,6 +24,7 @@ from bigft.tasks.scores.language_model import LanguageModelMetric
 from bigft.tasks.seq2seq.fields import columns, pairs
 from bigft.tasks.seq2seq.languages import matching
 from bigft.tasks.seq2seq.metric import TranslationMetric, splitting
+from bigft.tasks.seq2seq.start import START
 from bigft.tasks.unlearnable import NO_INPUT, NO_TOKEN, UNKNOWN_INPUT
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Seq2Seq:
     """
 
     auto_class = "AutoModelForSeq2SeqLM"
+    start = START
 
     def __init__(
         self,

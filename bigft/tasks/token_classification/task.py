@@ -27,6 +27,7 @@ from bigft.tasks.token_classification.fields import (
     to_bio_records,
 )
 from bigft.tasks.token_classification.metric import TaggingMetric, entities
+from bigft.tasks.token_classification.start import START
 from bigft.tasks.token_classification.windows import NO_WORD, Window, Windower
 from bigft.tasks.unlearnable import NO_INPUT, UNKNOWN_INPUT
 
@@ -38,6 +39,7 @@ class TokenClassification:
     """The task for one label set and tokenizer. Members: see bigft.tasks.protocol.Task."""
 
     auto_class = "AutoModelForTokenClassification"
+    start = START
 
     def __init__(
         self,
