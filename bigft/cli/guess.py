@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
 from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
@@ -24,7 +23,8 @@ from bigft.tasks import TASKS
 from bigft.tasks.protocol import Certainty, Guess
 
 RECORDS = 100  # of each split that are read
-NAME = re.compile(r"[^\W\d][\w-]*( [\w-]+){0,2}")  # of a column, in the first row of a table
+# What stands in a first row of samples, and not in one of names: a number, a sentence, a long text.
+SAMPLE = re.compile(r"[-+\d.,]+|.*[.!?,;:\u2026\u3002\uff01\uff1f]|.{41,}", re.S)
 TABLES = ("csv", "tsv")
 FirstRecords: TypeAlias = Callable[[str, tuple[str, ...]], list[Record]]
 OTHER_TASKS = {
@@ -36,11 +36,10 @@ OTHER_TASKS = {
 
 @dataclass(frozen=True)
 class Choice:
-    """task: a key of TASKS.  guess: how it reads the data.  format: as it was found."""
+    """task: a key of TASKS.  guess: how it reads the data."""
 
     task: str
     guess: Guess
-    format: str
 
 
 @dataclass
@@ -75,7 +74,7 @@ def choose(found: Found, tasks: Sequence[str], given: Mapping[str, Any]) -> Choi
     if refused:
         raise BadInput(refused)
     if not choices:
-        raise BadInput(_none_fits(where, tried, given))
+        raise BadInput(_none_fits(where, tried))
     if len(choices) > 1:
         names = [choice.task for choice in choices]
         fix = " or ".join(f"--task {name}" for name in names)
@@ -99,7 +98,7 @@ def _try(task: str, found: Found, given: Mapping[str, Any], first_records: First
                     result.refused = guess.certainty, error.problems
                 continue
             if result.choice is None or guess.certainty > result.choice.guess.certainty:
-                result.choice = Choice(task, guess, format)
+                result.choice = Choice(task, guess)
             break
     return result
 
@@ -128,7 +127,9 @@ def config_of(task: str, found: Found, guess: Guess, given: Mapping[str, Any]) -
         "data.max_train_samples": RECORDS,
         "data.max_eval_samples": RECORDS,
     }
-    return load_config(None, [f"{key}={json.dumps(keys[key])}" for key in keys]).config
+    return load_config(
+        None, [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
+    ).config
 
 
 def _read(config: RunConfig) -> None:
@@ -188,9 +189,9 @@ def _first_records(format: str, files: tuple[str, ...]) -> list[Record]:
     used = frozenset[str]() if format in ("parquet", "datasets") else None  # nothing is refused
     first = 0 if format == "conll" else None  # or a column of numbers is refused
     options = ReadOptions(format, text_column_name=first, max_samples=RECORDS, columns=used)
-    records = list(islice(stream_records(files, options), RECORDS))
+    records = list(stream_records(files, options))
     names = list(records[0].fields)
-    if format in TABLES and not all(map(NAME.fullmatch, names)):
+    if format in TABLES and any(map(SAMPLE.fullmatch, names)):
         options = ReadOptions(format, text_column_name=0, max_samples=RECORDS)
         records = list(stream_records(files, options))
     return records
@@ -203,7 +204,7 @@ def _of_words(task: str) -> bool:
 # -- what is said where nothing fits ------------------------------------------------------------
 
 
-def _none_fits(where: str, tried: Mapping[str, _Tried], given: Mapping[str, Any]) -> list[Problem]:
+def _none_fits(where: str, tried: Mapping[str, _Tried]) -> list[Problem]:
     refused = [one.refused for one in tried.values() if one.refused]
     if refused:
         most = max(certainty for certainty, _ in refused)

@@ -50,7 +50,6 @@ def run(args: Namespace) -> int:
     from bigft.cli.guess import choose
     from bigft.data.discover import find_data
     from bigft.tasks import TASKS
-    from bigft.tasks.seq2seq.start import is_language
 
     if args.output and Path(args.output).exists() and not args.force:
         raise BadInput(Problem(args.output, "exists already", "choose another file, or --force"))
@@ -64,7 +63,7 @@ def run(args: Namespace) -> int:
         load_config(None, [f"task={task}", *(f"{key}=x" for key in needed)])  # says what it is
     if not paths:
         raise BadInput(Problem("bigft init", "no data is named", "name a file or a folder"))
-    found = find_data(paths, is_language)
+    found = find_data(paths)
     choice = choose(found, [task] if task else list(TASKS), given)
     text = config_text(found, choice, given, _name(paths[0]), args.output)
     if args.output is None:
@@ -134,16 +133,21 @@ def config_text(
         for key, value in inner.items():
             lines += _lines(key, value, comments.get(key, ""))
         if section == "data":
-            absent = {split: what for split, what in ABSENT.items() if split not in found.files}
-            lines += [f"  # {split}_file: {what}" for split, what in absent.items()]
+            absent = [split for split in ABSENT if f"data.{split}_file" not in keys]
+            lines += [f"  # {split}_file: {ABSENT[split]}" for split in absent]
             if found.unused:
-                lines.append(f"  # not used: {', '.join(found.unused)}")
+                lines.append(f"  # not used: {_in_a_line(', '.join(found.unused))}")
     return "\n".join(lines) + "\n"
 
 
 def _lines(key: str, value: Any, comment: str) -> list[str]:
     """A key of a section, or one that is a section, and its value; above it the comment."""
     section, _, name = key.partition(".")
-    lines = [f"# {comment}"] if comment else []
+    lines = [f"# {_in_a_line(comment)}"] if comment else []
     lines += dump({name or section: value}).splitlines()
     return [f"{'  ' * bool(name)}{line}" for line in lines]
+
+
+def _in_a_line(comment: str) -> str:
+    """Names of columns and files may hold what YAML does not allow in a comment."""
+    return "".join(char if char.isprintable() else "?" for char in comment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +45,9 @@ class Found:
     unused: Sequence[str] = ()
 
 
-def find_data(paths: Sequence[str], is_language: Callable[[str], bool]) -> Found:
+def find_data(paths: Sequence[str]) -> Found:
     """The data of a folder, of a file to train on, or of several files of one or more splits.
 
-    is_language: whether a name is a language's code, as endings of parallel files are.
     Raises BadInput that says what is missing, or which files could be meant.
     """
     for path in paths:
@@ -60,7 +59,7 @@ def find_data(paths: Sequence[str], is_language: Callable[[str], bool]) -> Found
             fix = "name one folder alone, or files"
             raise BadInput(Problem(folders[0], "a folder beside others", fix))
         files = [Path(path) for path in paths]
-        return _sorted_out(files, str(first.parent), is_language, all_meant=True)
+        return _sorted_out(files, str(first.parent), all_meant=True)
     if not first.is_dir() or (first / SAVED).is_file():
         return Found({"train": [paths[0]]})
     if (first / SAVED_SPLITS).is_file():
@@ -70,7 +69,7 @@ def find_data(paths: Sequence[str], is_language: Callable[[str], bool]) -> Found
         files = _data_files(first / INNER)
     if not files:
         raise BadInput(_no_files(first))
-    return _sorted_out(files, paths[0], is_language, all_meant=False)
+    return _sorted_out(files, paths[0], all_meant=False)
 
 
 def split_of(name: str) -> str | None:
@@ -98,16 +97,14 @@ def _saved_splits(folder: Path) -> Found:
     return _with_training(by_split, None, [name for name, split in of_name if not split], folder)
 
 
-def _sorted_out(
-    files: Sequence[Path], where: str, is_language: Callable[[str], bool], all_meant: bool
-) -> Found:
+def _sorted_out(files: Sequence[Path], where: str, all_meant: bool) -> Found:
     """all_meant: whether each file was named by the user, and so is data."""
     by_split: dict[str, list[Path]] = defaultdict(list)
     for path in files:
         by_split[split_of(path.name) or ""].append(path)
     unnamed = by_split.pop("", [])
     if not by_split:
-        pairs = _pairs(unnamed, is_language)
+        pairs = _pairs(unnamed)
         if len(unnamed) > 1 and not pairs and not all_meant:
             what = f"{len(unnamed)} files, none of them named for a split: {_listed(unnamed)}"
             fix = f"name the file to train on: bigft init {unnamed[0]}"
@@ -116,9 +113,10 @@ def _sorted_out(
     chosen: dict[str, Sequence[str]] = {}
     formats = set()
     for split, those in by_split.items():
-        pairs = _pairs(those, is_language)
+        pairs = _pairs(those)
         formats.add("parallel" if pairs else None)
-        if not pairs and len({data_suffix(str(path)) for path in those}) > 1:
+        kinds = {data_suffix(str(path)) for path in those}
+        if len(kinds) > 1 and not pairs and not all_meant:
             what = f"files of several kinds for {split}: {_listed(those)}"
             fix = "name the files that are meant: bigft init FILE FILE"
             raise BadInput(Problem(where, what, fix))
@@ -144,8 +142,11 @@ def _with_training(
     return Found(ordered, format, unused)
 
 
-def _pairs(files: Sequence[Path], is_language: Callable[[str], bool]) -> list[Path]:
-    """source, target, source, target, ... where all files make such pairs; else none."""
+def _pairs(files: Sequence[Path]) -> list[Path]:
+    """source, target, source, target, ... where all files make such pairs, by endings that are
+    languages or name the sides; else none."""
+    from langcodes import tag_is_valid
+
     by_stem: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in files:
         ending = data_suffix(str(path))
@@ -154,7 +155,7 @@ def _pairs(files: Sequence[Path], is_language: Callable[[str], bool]) -> list[Pa
     if len(endings) != 1 or len(ends := endings.pop()) != 2:
         return []
     is_known = tuple(ends) in SIDES
-    if not is_known and any(f".{end}" in SUFFIXES or not is_language(end) for end in ends):
+    if not is_known and any(f".{end}" in SUFFIXES or not tag_is_valid(end) for end in ends):
         return []
     return [those[end] for those in by_stem.values() for end in ends]
 

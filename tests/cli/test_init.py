@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -12,17 +13,12 @@ from typing import Any
 
 import datasets
 import pytest
-import yaml
-from tasks.chat import CHATML, chat_tokenizer
-from tiny import letter_tokenizer, tiny_model
-from tiny_seq2seq import eos_tokenizer, tiny_seq2seq
 from waiting import PATIENCE
 
 from bigft.cli import main
 from bigft.tasks import TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LONG = 4096  # positions of the tiny models: real samples fit
 
 WORDS = {"tokens": ["ann", "met", "bob"], "ner_tags": ["B-PER", "O", "B-PER"]}
 SPANS = {"text": "ann met bob", "entities": [{"start": 0, "end": 3, "label": "PER"}]}
@@ -38,58 +34,6 @@ CONLLU = "\n".join(
     "\t".join((str(n), word, word, tag, "_", "_", "0", "root", "_", "_"))
     for n, (word, tag) in enumerate((("ann", "NOUN"), ("met", "VERB")), 1)
 )
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny model for each task."""
-    root = tmp_path_factory.mktemp("models")
-    tokenizer = chat_tokenizer(CHATML)
-    tiny_model(max_position_embeddings=LONG, num_labels=2).save_pretrained(root / "bert")
-    letter_tokenizer().save_pretrained(root / "bert")
-    size = {"vocab_size": len(tokenizer), "max_position_embeddings": LONG}
-    tiny_model("llama", "AutoModelForCausalLM", **size).save_pretrained(root / "llama")
-    tokenizer.save_pretrained(root / "llama")
-    tiny_seq2seq("t5").save_pretrained(root / "t5")
-    eos_tokenizer().save_pretrained(root / "t5")
-    of_task = {"token-classification": "bert", "causal-lm": "llama", "seq2seq": "t5"}
-    return {task: root / name for task, name in of_task.items()}
-
-
-@pytest.fixture
-def accepted(
-    here: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> Callable[..., dict[str, Any]]:
-    """`accepted("folder", ...)`: the config that is written for it, which `bigft check` takes with
-    a tiny model."""
-
-    def written(*words: str) -> dict[str, Any]:
-        Path("my.yaml").unlink(missing_ok=True)
-        assert main(["init", *words, "-o", "my.yaml"]) == 0
-        task = yaml.safe_load(Path("my.yaml").read_text())["task"]
-        model = models[task if isinstance(task, str) else task["name"]]
-        assert main(["init", *words, "-o", "my.yaml", "--force", "--model", str(model)]) == 0
-        capsys.readouterr()
-        code = main(["check", "my.yaml"])
-        assert code == 0, capsys.readouterr().err
-        config: dict[str, Any] = yaml.safe_load(Path("my.yaml").read_text())
-        assert config["model"] == {"model_name_or_path": str(model)}
-        return config
-
-    return written
-
-
-@pytest.fixture
-def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
-    """`refused("folder", ...)`: the lines of the refusal."""
-
-    def lines(*words: str) -> list[str]:
-        assert main(["init", *words]) == 2
-        printed = capsys.readouterr()
-        assert printed.out == ""
-        return printed.err.splitlines()
-
-    return lines
 
 
 def write(name: str, content: str | Sequence[dict[str, Any]]) -> str:
@@ -141,6 +85,7 @@ FIRST_TWO = {"text_column_name": 0, "label_column_name": 1}
          FIRST_TWO | {"format": "tsv"}),
         ("news.csv", "document,summary\nA long text.,A text.\n", TRANSLATE,
          {"text_column_name": "document", "label_column_name": "summary"}),
+        ("pandas.csv", ",text,rating (1-5)\n0,hi there,5\n", CHAT, {}),
         ("named.csv", "id,en,fr\n1,hello,bonjour\n", TRANSLATE,
          {"text_column_name": "en", "label_column_name": "fr"}),
     ],
@@ -234,7 +179,7 @@ def test_parquet_and_saved_directories_are_read_as_they_are(
     [
         ("a.conll", CONLL * 4),
         ("a.jsonl", [{"messages": TURNS}] * 8),
-        ("a.tsv", "Hello you.\tBonjour, toi.\n" * 8),
+        ("a.tsv", "".join(f"Hello {n}.\tBonjour, {n}.\n" for n in range(8))),
     ],
 )
 def test_what_is_written_trains(
@@ -295,6 +240,28 @@ def test_keys_of_the_command_line_go_into_the_config(
     assert config["train"] == {"output_dir": "out", "max_steps": 3}
 
 
+def test_names_may_hold_any_character(accepted: Callable[..., dict[str, Any]]) -> None:
+    name = write("\U0001f600 'a': #1.csv", 'text,"a\nb\u2028c\x07"\nto be or not,1\n')
+    assert accepted(name)["data"] == {"train_file": name}
+    assert "# plain text; not read: a?b?c?\n" in Path("my.yaml").read_text(encoding="utf-8")
+
+
+def test_compressed_files_are_read(accepted: Callable[..., dict[str, Any]]) -> None:
+    with gzip.open("a.conll.gz", "wt") as file:
+        file.write(CONLL)
+    assert accepted("a.conll.gz")["data"] == {"train_file": "a.conll.gz"}
+
+
+def test_a_split_that_is_given_is_not_said_to_be_missing(
+    accepted: Callable[..., dict[str, Any]],
+) -> None:
+    write("a.conll", CONLL)
+    files = {"train_file": "a.conll", "test_file": "a.conll"}
+    assert accepted("a.conll", "data.test_file=a.conll")["data"] == files
+    assert "# test_file" not in Path("my.yaml").read_text()
+    assert "# validation_file" in Path("my.yaml").read_text()
+
+
 def test_an_existing_file_is_not_written_over(refused: Callable[..., list[str]]) -> None:
     write("a.conll", CONLL)
     write("my.yaml", "mine")
@@ -326,6 +293,10 @@ def test_data_of_no_task_is_told_what_the_tasks_want(refused: Callable[..., list
         ("a.csv", "text,category\nhello,greeting\n",
          "a.csv: text and category look like text-classification, which is not available yet; "
          "--task causal-lm reads it as plain text; not read: category"),
+        ("a.tsv", "I like it.\tgood\nI do not.\tbad\n" * 4,
+         "a.tsv: texts and a few classes look like text-classification, which is not available "
+         "yet; --task seq2seq reads it as a source and a target: the first two columns, since "
+         "none is named"),
         ("a.jsonl", [{"tokens": ["ann"], "ner_tags": [3]}],
          "a.jsonl:1: token 1: the tag 3 in ner_tags is a number; list the labels in "
          "data.label_list, in the order of their numbers"),

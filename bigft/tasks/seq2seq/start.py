@@ -17,6 +17,8 @@ PAIRS = (
     *(("article", "highlights"), ("article", "summary"), ("dialogue", "summary")),
     *(("text", "summary"), ("text", "target")),
 )
+MANY = 8  # targets, from which on one can tell
+CLASSES = "texts and a few classes look like text-classification, which is not available yet"
 DIRECTION = "exchange the two for the other direction"
 NO_LANGUAGE = ("id", "no", "is")  # codes that are usual names of other columns
 
@@ -33,24 +35,30 @@ def guesses(paths: Sequence[str], format: str, records: Sequence[Record]) -> Ite
         named = dict(zip(("task.source_lang", "task.target_lang"), translation, strict=False))
         yield Guess(Certainty.KNOWN, named if len(translation) == 2 else {}, DIRECTION)
     elif texts[:2] == ["0", "1"]:
-        note = "the file names no columns: source and target are the first two"
-        yield Guess(Certainty.USUAL, _columns(0, 1), note)
+        note = "a source and a target: the first two columns, since none is named"
+        doubt = CLASSES if _recur([record.fields["1"] for record in records]) else ""
+        yield Guess(Certainty.USUAL, _columns(0, 1), note, doubt)
     else:
         for pair in PAIRS:
             if {*pair} <= {*texts}:
                 yield Guess(Certainty.USUAL, _columns(*pair), "source and target")
-        codes = [name for name in texts if name not in NO_LANGUAGE and is_language(name)]
+        codes = [name for name in texts if name not in NO_LANGUAGE and _is_language(name)]
         if len(codes) == 2:
             yield Guess(Certainty.USUAL, _columns(*codes) | _languages(*codes), DIRECTION)
 
 
-def is_language(name: str) -> bool:
+def _recur(targets: Sequence[str]) -> bool:
+    """Whether a few values stand for most targets, as classes do."""
+    return len(targets) >= MANY and 2 * len({*targets}) < len(targets)
+
+
+def _is_language(name: str) -> bool:
     return script_of(name) is not None
 
 
 def _of_files(source: str, target: str) -> Guess:
     ends = [data_suffix(path).removeprefix(".") for path in (source, target)]
-    languages = _languages(*ends) if all(map(is_language, ends)) else {}
+    languages = _languages(*ends) if all(map(_is_language, ends)) else {}
     return Guess(Certainty.KNOWN, languages, DIRECTION if languages else "source and target")
 
 
