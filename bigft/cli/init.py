@@ -70,7 +70,8 @@ def run(args: Namespace) -> int:
         print(text, end="")
         return 0
     try:
-        Path(args.output).write_text(text, encoding="utf-8")
+        with open(args.output, "w" if args.force else "x", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise BadInput(Problem(args.output, f"cannot be written ({error.strerror})")) from error
     print(f"wrote {args.output} ({choice.task}); next: bigft check {args.output}", file=sys.stderr)
@@ -98,10 +99,10 @@ def _name(path: str) -> str:
     from bigft.data.discover import split_of
 
     place = Path(path).absolute()
+    if place.is_dir():
+        return place.name
     name = place.name.partition(".")[0]
-    return (
-        place.name if place.is_dir() else (name if not split_of(place.name) else place.parent.name)
-    )
+    return (place.parent.name if split_of(name) else "") or name
 
 
 def config_text(
@@ -110,7 +111,7 @@ def config_text(
     """The config as YAML, with a comment where something is to be chosen."""
     from bigft.tasks import TASKS
 
-    start, guess, shown = TASKS[choice.task].start, choice.guess, file or "FILE"
+    start, guess, shown = TASKS[choice.task].start, choice.guess, _in_a_line(file or "FILE")
     options = {key: value for key, value in {**guess.keys, **given}.items() if key[:5] == "task."}
     keys = {
         **({"task.name": choice.task} | options if options else {"task": choice.task}),
