@@ -93,7 +93,7 @@ quickstart: $(STAMP)
 	$(call step,bigft predict,$(BIN)/bigft predict runs/quickstart --text "Ada Lovelace met Charles Babbage in London.")
 	@echo "The model is in runs/quickstart/model (plain transformers loads it), the scores in"
 	@echo "runs/quickstart/all_results.json"
-	@echo "Next: copy configs/quickstart.yaml, put your files under data, and $(BIN)/bigft train it."
+	@echo "Next: $(BIN)/bigft init YOUR-FILE -o my.yaml writes a config for your data."
 
 # models and runs stay: they are yours.
 clean:

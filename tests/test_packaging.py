@@ -70,6 +70,20 @@ def test_every_operators_folder_is_built(tmp_path: Path, monkeypatch: pytest.Mon
     assert {Path(source).parent.name for source in built["bigft._host"]} == {"host"}
 
 
+def test_a_wheel_has_the_recipes(tmp_path: Path) -> None:
+    """What is built, but for the compiled parts."""
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "bigft").mkdir()
+    shutil.copy(REPOSITORY / "bigft/__init__.py", tmp_path / "bigft")
+    shutil.copy(REPOSITORY / "bigft/recipes", tmp_path / "bigft", follow_symlinks=False)
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", "built"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    recipes = {path.name: path.read_bytes() for path in tmp_path.glob("built/bigft/recipes/*")}
+    assert recipes == {path.name: path.read_bytes() for path in REPOSITORY.glob("configs/*.yaml")}
+
+
 def test_bigft_imports_only_what_it_declares() -> None:
     declared = {canonical(requirement.name) for requirement in REQUIREMENTS}
     distributions = packages_distributions()
@@ -86,7 +100,7 @@ def test_bigft_imports_only_what_it_declares() -> None:
     assert not undeclared
 
 
-@pytest.mark.parametrize("module", ["bigft", "bigft.cli", "bigft.config"])
+@pytest.mark.parametrize("module", ["bigft", "bigft.cli", "bigft.config", "bigft.tasks"])
 def test_the_light_rooms_load_no_torch(module: str) -> None:
     if not (REPOSITORY / module.replace(".", "/") / "__init__.py").is_file():
         pytest.skip(f"no {module} yet")

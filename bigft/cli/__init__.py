@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 REFUSAL = "BIGFT_REFUSAL"  # a file of the job script's, for the last line of its log
 
 VERBS = {
+    "init": "write a first config for a file or a folder of data",
+    "recipes": "list the shipped configs, or print one to start from",
     "train": "fine-tune a model as a config describes it",
     "check": "check config, data and model without training",
     "config": "print the resolved config, or the JSON schema of all keys",

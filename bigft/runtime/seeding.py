@@ -10,7 +10,6 @@ import os
 import random
 
 import numpy as np
-import torch
 
 
 def address(*parts: int | str) -> int:
@@ -21,6 +20,8 @@ def address(*parts: int | str) -> int:
 
 def seed_everything(*parts: int | str) -> None:
     """Seeds python, numpy and torch (all devices) at one address."""
+    import torch  # whoever only wants an address does not wait for it
+
     seed = address(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -32,10 +33,14 @@ def use_deterministic_algorithms() -> None:
 
     Must run before the first CUDA call: cuBLAS reads its variable once.
     """
+    import torch
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 
 def seed_dropout(seed: int, step: int, micro_step: int, rank: int) -> None:
     """Seeds torch for one forward, so that a resumed step draws the masks of the first try."""
+    import torch
+
     torch.manual_seed(address(seed, "dropout", step, micro_step, rank))

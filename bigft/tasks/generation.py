@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.tasks import Generation
-from bigft.models.heads.swap import base_model
 from bigft.runtime.seeding import address
 
 if TYPE_CHECKING:
@@ -85,6 +84,8 @@ def _without_habits(model: Any) -> Iterator[None]:
     """For the block the model's generation_config says only with which tokens a text begins and
     must end. What else it says would stand where the call says nothing, and may not even fit it."""
     from transformers import GenerationConfig
+
+    from bigft.models.heads.swap import base_model
 
     base = base_model(model)
     owners = [model] if model is base else [model, base]  # peft gives the shell's to its base

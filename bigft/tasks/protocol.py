@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from bigft.config.sections import RunConfig
 from bigft.data.records import Batch, Record, Row
 from bigft.data.split import PreparedSplit
 from bigft.data.tag_spellings import Tagging
-from bigft.models.limits import Limit
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from bigft.models.limits import Limit
 
 Prediction = dict[str, Any]
 """A task's answer for one record, JSON types only: one line of `bigft predict`."""
@@ -31,6 +33,48 @@ class Reading:
 
     tagging: Tagging | None = None
     notes: list[str] = field(default_factory=list)
+
+
+class Certainty(IntEnum):
+    """How surely data is meant for a task.
+
+    KNOWN: it has the fields that the task looks for.  USUAL: fields with names that many use.
+    FALLBACK: the task can read it, as it can read nearly everything.
+    """
+
+    FALLBACK = 0
+    USUAL = 1
+    KNOWN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A way to read data: values of keys of the config, by dotted name.
+
+    comment: what a user should know of it, for a line of the config; "" for nothing.
+    doubt: why it is likely not what is meant, for a refusal; "" where nothing speaks against it.
+    """
+
+    certainty: Certainty
+    keys: dict[str, Any] = field(default_factory=dict)
+    comment: str = ""
+    doubt: str = ""
+
+
+class Start(NamedTuple):
+    """What `bigft init` asks of a task.
+
+    wants: what its samples look like, in a line.
+    model: the hub id of a public model to begin with.  of_model: what to know of it.
+    guesses: (paths, format, records) -> the ways in which the task may read a file (of parallel
+        text a pair), the likeliest first. records: its first ones; columns without names are called
+        "0", "1", ...
+    """
+
+    wants: str
+    model: str
+    of_model: str
+    guesses: Callable[[Sequence[str], str, Sequence[Record]], Iterator[Guess]]
 
 
 class Loss(NamedTuple):
@@ -114,10 +158,12 @@ class Task(Protocol):
 
     labels: class names by id; [] where the task has none.
     auto_class: the name of transformers' Auto class that the task trains.
+    start: how a first config for it is written.
     """
 
     labels: list[str]
     auto_class: ClassVar[str]
+    start: ClassVar[Start]
 
     def __init__(self, setting: Setting) -> None:
         """Raises BadInput if an option cannot be used."""

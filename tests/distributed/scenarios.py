@@ -20,7 +20,7 @@ from bigft.training import step as step_module
 from bigft.training.checkpoint import checkpoint_to_resume
 from bigft.training.engine import build_engine
 from bigft.training.fit import fit
-from bigft.training.inputs import prepare
+from bigft.training.inputs import Known, prepare
 from bigft.training.optimizers import OPTIMIZERS, parameter_groups
 
 
@@ -76,7 +76,7 @@ def train_averaging_per_micro_batch(world: World, configs: list[dict[str, Any]])
 def _train_one(
     world: World, config: RunConfig, stop_at: int | None, clock: date | None = None
 ) -> Any:
-    run = prepare(config, clock=clock)
+    run = prepare(config, Known(clock=clock))
     directory = RunDirectory(config.train.output_dir)
     if world.is_first:
         directory.create()

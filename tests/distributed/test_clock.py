@@ -20,7 +20,7 @@ from bigft.runtime.clock import clock_of
 from bigft.runtime.launcher import Launch
 from bigft.runtime.run_directory import RunDirectory
 from bigft.training.checkpoint import checkpoint_to_resume
-from bigft.training.inputs import prepare
+from bigft.training.inputs import Known, prepare
 from bigft.training.preflight import preflight
 from bigft.training.run import Run
 from bigft.training.trained import Trained
@@ -101,7 +101,7 @@ def test_the_day_prepares_rows_anew_only_where_the_template_writes_it(
     (tmp_path / "t.jinja").write_text(DATED)
     for given, num_caches in ((plain, 1), (dated, 3)):
         for day in (BEGAN, BEGAN, date(2024, 7, 27)):
-            run = prepare(RunConfig.model_validate(given), clock=day)
+            run = prepare(RunConfig.model_validate(given), Known(clock=day))
             assert (f"Today is {day:%d %b %Y}." in first_text(run)) == (given is dated)
         prepared = [path for path in (tmp_path / "cache" / "prepared").iterdir() if path.is_dir()]
         assert len(prepared) == num_caches

@@ -71,6 +71,12 @@ def read_conll(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     return _sentences(path, layout, text, label)
 
 
+def num_columns(path: str) -> int:
+    """Of a file without stated names: the columns of its first token line; 0 without one."""
+    line = _head(path)[1]
+    return len(_split(line, "\t" if "\t" in line else " "))
+
+
 def read_conllu(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """Sentences of a CoNLL-U or CoNLL-U Plus file, without multi-word ranges and empty nodes."""
     names = _head(path)[0] or CONLLU_NAMES

@@ -56,6 +56,25 @@ def detect_format(path: str, of_words: bool = True) -> str:
     return suffix or "conll"
 
 
+def has_sentences(path: str) -> bool:
+    """Whether an empty line ends a sentence at the beginning of the file, as in a CoNLL file."""
+    return _has_break(_head(path))
+
+
+def has_table(path: str) -> bool:
+    """Whether the lines at the beginning of the file have equally many TABs, one at least."""
+    lines = [line for line in _head(path).splitlines() if line.strip()]
+    counts = {line.count(b"\t") for line in lines}
+    return len(counts) == 1 and 0 not in counts
+
+
+def _head(path: str) -> bytes:
+    """Whole lines."""
+    with open_data(path) as file:
+        head = file.read(HEAD)
+    return head[: head.rfind(b"\n") + 1] if len(head) == HEAD else head
+
+
 def _json_or_jsonl(path: str) -> str:
     """JSON Lines if the first line is an object by itself, unless that object holds all rows."""
     with open_data(path) as file:

@@ -11,7 +11,6 @@ import numpy as np
 from bigft.config.errors import BadInput, Problem
 from bigft.config.tasks import CausalLM as Options
 from bigft.data.records import IGNORE_INDEX, Record, Row
-from bigft.models.limits import Limit
 from bigft.tasks.causal_lm.chat_template import Rendered, Renderer
 from bigft.tasks.causal_lm.tokens import Tokens
 from bigft.tasks.causal_lm.turns import is_learnt
@@ -21,6 +20,8 @@ from bigft.tasks.unlearnable import NO_TEXT, NO_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from bigft.models.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from bigft.config.tasks import CausalLM as Options
 from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import SPLITS, stream_split
 from bigft.data.split import PreparedSplit
-from bigft.models.heads.lm import attach_lm_head
 from bigft.runtime.seeding import address
 from bigft.tasks.causal_lm.batch import collate
 from bigft.tasks.causal_lm.chat_template import Renderer
 from bigft.tasks.causal_lm.conversations import columns, last_prompt, normalised, prompt_record
 from bigft.tasks.causal_lm.encoder import Encoder
+from bigft.tasks.causal_lm.start import START
 from bigft.tasks.causal_lm.template_source import use_template, writes_clock
 from bigft.tasks.causal_lm.tokens import Tokens
 from bigft.tasks.generation import (
@@ -51,6 +51,7 @@ class CausalLM(Task):
     """See bigft.tasks.protocol.Task."""
 
     auto_class = "AutoModelForCausalLM"
+    start = START
 
     def __init__(self, setting: Setting) -> None:
         """Raises BadInput if the template or an option cannot be used."""
@@ -122,6 +123,8 @@ class CausalLM(Task):
     # -- model --------------------------------------------------------------------------------
 
     def attach_head(self, model: PreTrainedModel) -> None:
+        from bigft.models.heads.lm import attach_lm_head
+
         # Saved with the model: other tools, too, must stop where the template ends an answer.
         self._ends = stop_ids(model, self.tokenizer) | self.renderer.turn_end_ids
         model.generation_config.eos_token_id = sorted(self._ends)

@@ -15,8 +15,6 @@ from bigft.data.formats.base import did_you_mean
 from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import SPLITS, stream_split
 from bigft.data.split import PreparedSplit
-from bigft.models.heads.lm import attach_lm_head
-from bigft.models.heads.swap import base_model
 from bigft.runtime.seeding import address
 from bigft.tasks.generation import generate
 from bigft.tasks.prompts import text_of
@@ -35,6 +33,7 @@ from bigft.tasks.scores.language_model import LanguageModelMetric
 from bigft.tasks.seq2seq.fields import columns, pairs
 from bigft.tasks.seq2seq.languages import matching
 from bigft.tasks.seq2seq.metric import TranslationMetric, splitting
+from bigft.tasks.seq2seq.start import START
 from bigft.tasks.text_rows import (
     attention_mask,
     input_ids,
@@ -59,6 +58,7 @@ class Seq2Seq(Task):
     """
 
     auto_class = "AutoModelForSeq2SeqLM"
+    start = START
 
     def __init__(self, setting: Setting) -> None:
         config, tokenizer = setting.config, setting.processor
@@ -166,6 +166,9 @@ class Seq2Seq(Task):
 
     def attach_head(self, model: PreTrainedModel) -> None:
         """The head, and what the decoder begins with, in the model's own config: it is saved."""
+        from bigft.models.heads.lm import attach_lm_head
+        from bigft.models.heads.swap import base_model
+
         base = base_model(model)
         self._check_positions(base.config)
         start = base.config.decoder_start_token_id

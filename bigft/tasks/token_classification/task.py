@@ -18,7 +18,6 @@ from bigft.data.split import PreparedSplit
 from bigft.data.tag_schemes import Scheme
 from bigft.data.tag_spellings import detect_tagging, respelled, tagging_notes
 from bigft.data.words import split_words
-from bigft.models.heads.token import attach_token_head
 from bigft.tasks.prompts import text_of
 from bigft.tasks.protocol import (
     Loss,
@@ -47,6 +46,7 @@ from bigft.tasks.token_classification.fields import (
     to_bio_records,
 )
 from bigft.tasks.token_classification.metric import TaggingMetric, entities
+from bigft.tasks.token_classification.start import START
 from bigft.tasks.token_classification.windows import NO_WORD, Window, Windower
 from bigft.tasks.unlearnable import NO_INPUT, UNKNOWN_INPUT
 
@@ -58,6 +58,7 @@ class TokenClassification(Task):
     """The task for one label set and tokenizer. Members: see bigft.tasks.protocol.Task."""
 
     auto_class = "AutoModelForTokenClassification"
+    start = START
 
     def __init__(self, setting: Setting) -> None:
         config, tokenizer = setting.config, setting.processor
@@ -193,6 +194,8 @@ class TokenClassification(Task):
         }
 
     def attach_head(self, model: PreTrainedModel) -> None:
+        from bigft.models.heads.token import attach_token_head
+
         optim = self._config.optim
         attach_token_head(
             model,

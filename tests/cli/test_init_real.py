@@ -1,0 +1,74 @@
+"""`bigft init` on published data sets: a config that is accepted, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.real
+
+RealData = Callable[[str], Path]
+FEW = ("data.max_train_samples=200", "data.max_eval_samples=50")
+NUMBERS = {"text_column_name": 1, "label_column_name": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "splits", "keys"),
+    [
+        ("wnut17", "token-classification", 3, {}),
+        ("broad_twitter_corpus", "token-classification", 3, {}),
+        ("ncbi_disease", "token-classification", 3, {}),
+        ("wikigold", "token-classification", 1, {}),
+        ("ud_english_ewt", "token-classification", 3, {}),
+        ("uner_chinese_gsdsimp", "token-classification", 3, NUMBERS),
+        ("uner_english_ewt/en_ewt-ud-dev.iob2", "token-classification", 1, NUMBERS),
+        ("tatoeba_en_zh", "seq2seq", 1,
+         {"format": "tsv", "text_column_name": 0, "label_column_name": 1}),
+        ("self_instruct/seed_tasks.jsonl", "causal-lm", 1, {}),
+        ("self_instruct/user_oriented_instructions.jsonl", "causal-lm", 1, {}),
+        ("gsm8k", "causal-lm", 2, {"text_column_name": "question", "label_column_name": "answer"}),
+        ("tinyshakespeare", "causal-lm", 1, {}),
+    ],
+)  # fmt: skip
+def test_what_a_task_can_read_gets_a_config_that_is_accepted(
+    real_data: RealData,
+    accepted: Callable[..., dict[str, Any]],
+    name: str,
+    task: str,
+    splits: int,
+    keys: dict[str, Any],
+) -> None:
+    folder, _, file = name.partition("/")
+    config = accepted(str(real_data(folder) / file), check=FEW)
+    assert config["task"] == task
+    files = {key for key in config["data"] if key.endswith("_file")}
+    assert len(files) == splits
+    assert {key: config["data"][key] for key in config["data"].keys() - files} == keys
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("banking77", "text and category look like text-classification"),
+        ("sib200", "no data file, but folders: eng_Latn, zho_Hans"),
+        ("sib200/eng_Latn", "text and category look like text-classification"),
+        ("clinc150", "2 files, none of them named for a split: data_full.json, domains.json"),
+        ("clinc150/data_full.json", "an object without an array under 'data'"),
+        ("cmrc2018", "they look like question-answering (SQuAD), which is not available yet"),
+        (
+            "xquad/xquad.zh.json",
+            "they look like question-answering (SQuAD), which is not available",
+        ),
+        ("self_instruct", "name the file to train on: bigft init"),
+        ("uner_english_ewt", "nothing to train on (validation: en_ewt-ud-dev.iob2, test: "),
+        ("sign_language_digits", "image-classification is not available yet"),
+    ],
+)
+def test_what_no_task_can_read_is_explained(
+    real_data: RealData, refused: Callable[..., list[str]], name: str, said: str
+) -> None:
+    folder, _, file = name.partition("/")
+    assert said in refused(str(real_data(folder) / file))[0]
