@@ -136,4 +136,12 @@ def leave() -> None:
     """Every rank waits for the others and leaves; without it, ranks were seen to abort at exit."""
     if dist.is_initialized():
         dist.barrier()
-        dist.destroy_process_group()
+        dissolve()
+
+
+def dissolve() -> None:
+    """Forgets the process group, and those that DeepSpeed made of it, so that another may be formed
+    in this process; waits for nobody."""
+    import deepspeed.comm
+
+    deepspeed.comm.destroy_process_group()
