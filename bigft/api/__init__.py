@@ -34,7 +34,7 @@ class Outcome:
 
     status: "finished"; "resumable", where it goes on with train.resume_from_checkpoint; "failed".
     why: "" where it finished.  exit_code: what `bigft train` would have ended with.
-    metrics: the content of all_results.json; {} unless it finished.
+    metrics: train_*, eval_* and test_* values, as in all_results.json; {} unless it finished.
     """
 
     status: str
@@ -64,12 +64,10 @@ def train(
     from bigft.runtime.launcher import detect
     from bigft.runtime.run_directory import RunDirectory
 
-    started = time.monotonic()
     if nproc is not None and nproc < 1:
         raise BadInput(Problem("bigft.train: nproc", f"found {nproc}", "give 1 or more"))
     launch = detect(os.environ, nproc)
-    words = _words(config, overrides, "bigft.train")
-    file = None if isinstance(config, Mapping) else words.pop(0)
+    file, words = _given(config, overrides, "bigft.train")
     loaded = load_config(file, words, "bigft.train")
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -77,8 +75,8 @@ def train(
     place = directory.path.absolute()
     if is_finished(loaded.config):
         return Outcome("finished", "", 0, place, directory.read_results())
-    words = [word for word in (file, *words) if word is not None]
-    with _alone(), loaded.located():
+    words = [file, *words] if file is not None else words
+    with _alone() as started, loaded.located():
         _refuse_a_process_group()
         os.umask(os.umask(0o077) | 0o002)  # nothing of a run is for anyone to write
         end = run_session(loaded.config, words, launch, nproc, started)
@@ -112,7 +110,7 @@ def evaluate(
             [Problem("bigft.evaluate: splits", f"no split {name!r}", fix) for name in unknown]
         )
     directory = _directory(run)
-    words = _words({}, overrides, "bigft.evaluate")
+    _, words = _given({}, overrides, "bigft.evaluate")
     with _alone():
         found = evaluations(directory, names, words, batch_size, "bigft.evaluate")
     for note in dict.fromkeys(note for each in found.values() for note in each.notes):
@@ -139,7 +137,7 @@ def predict(
 
     given = [texts] if isinstance(texts, str) else list(texts)
     directory = _directory(run)
-    words = _words({}, overrides, "bigft.predict")
+    _, words = _given({}, overrides, "bigft.predict")
     problems = unsettable(words, SETTABLE, "predict") + not_text(given, "texts")
     if problems:
         raise BadInput(problems)
@@ -157,15 +155,17 @@ def predict(
     return answers
 
 
-def _words(config: Config, overrides: Mapping[str, Any] | None, given_to: str) -> list[str]:
-    """The arguments of the command line that say the same: the config's file, if it is one."""
+def _given(
+    config: Config, overrides: Mapping[str, Any] | None, given_to: str
+) -> tuple[str | None, list[str]]:
+    """The config's file, if it is one, and what else a command line would say: all of a mapping."""
     from bigft.api.given import config_file
     from bigft.config.from_python import words_of
 
     words = words_of(overrides or {}, given_to)
     if isinstance(config, Mapping):
-        return words_of(config, given_to) + words
-    return [config_file(os.fspath(config)), *words]
+        return None, words_of(config, given_to) + words
+    return config_file(os.fspath(config)), words
 
 
 def _directory(run: Config | Outcome) -> RunDirectory:
@@ -175,29 +175,29 @@ def _directory(run: Config | Outcome) -> RunDirectory:
 
     if isinstance(run, Outcome):
         return RunDirectory(run.output_dir)
-    words = _words(run, None, "config")
-    if isinstance(run, Mapping):
-        return RunDirectory(load_config(None, words, "config").config.train.output_dir)
-    if Path(run).is_file():
-        return RunDirectory(load_config(words[0]).config.train.output_dir)
-    return RunDirectory(run)
+    if not isinstance(run, Mapping) and not Path(run).is_file():
+        return RunDirectory(run)
+    loaded = load_config(*_given(run, None, "config"), "config")
+    return RunDirectory(loaded.config.train.output_dir)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One after another, and the process is left as it was found."""
+def _alone() -> Iterator[float]:
+    """One after another, and the process is left as it was found; when the block's turn came, by
+    time.monotonic()."""
     from bigft.runtime.caller_state import left_as_found
     from bigft.runtime.logs import quiet_libraries
     from bigft.runtime.remote_code import fetch_no_code
     from bigft.runtime.signals import interruptible, is_main_thread
 
     with _turn, ExitStack() as stack:
+        started = time.monotonic()
         if is_main_thread():
             stack.enter_context(interruptible())
         stack.enter_context(left_as_found())
         quiet_libraries()
         fetch_no_code()
-        yield
+        yield started
 
 
 def _refuse_a_process_group() -> None:

@@ -15,6 +15,10 @@ from bigft.runtime.logs import NOISY
 from bigft.runtime.remote_code import KERNELS
 from bigft.runtime.signals import STOP_SIGNALS, is_main_thread
 
+BARS = (
+    "transformers.utils.logging"  # says whether transformers draws progress bars; may be unloaded
+)
+
 
 @contextmanager
 def left_as_found() -> Iterator[None]:
@@ -69,6 +73,7 @@ def _logging() -> Iterator[None]:
     before = [(each, list(each.handlers), each.level, each.propagate) for each in loggers]
     last_resort, show = logging.lastResort, warnings.showwarning
     filters = list(last_resort.filters) if last_resort else []
+    draws_bars = (module := sys.modules.get(BARS)) is None or module.is_progress_bar_enabled()
     try:
         yield
     finally:
@@ -82,6 +87,8 @@ def _logging() -> Iterator[None]:
             last_resort.filters[:] = filters
         if warnings.showwarning is not show:
             logging.captureWarnings(False)
+        if draws_bars and (module := sys.modules.get(BARS)):
+            module.enable_progress_bar()
 
 
 @contextmanager

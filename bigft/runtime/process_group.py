@@ -144,4 +144,7 @@ def dissolve() -> None:
     in this process; waits for nobody."""
     import deepspeed.comm
 
-    deepspeed.comm.destroy_process_group()
+    if deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()
+    else:  # it failed before DeepSpeed knew
+        dist.destroy_process_group()

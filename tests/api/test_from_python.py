@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import transformers
 
 import bigft
 from bigft.cli import main
@@ -72,6 +73,7 @@ def _process() -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
         "process group": dist.is_initialized(),
+        "bars": transformers.utils.logging.is_progress_bar_enabled(),
         "kernels": sys.modules.get("kernels", "not imported"),
     }
 
@@ -286,7 +288,8 @@ def test_scores_are_those_that_the_command_prints(
     trained: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     over = {"data.test_file": trained.parent / "train.jsonl"}
-    for run in (trained, str(trained), trained / "config.yaml"):
+    named = {"output_dir": trained}
+    for run in (trained, str(trained), trained / "config.yaml", {**CONFIG, "train": named}):
         with nothing_changed():
             found = bigft.evaluate(run, overrides=over, batch_size=2)
     word = f"data.test_file={over['data.test_file']}"

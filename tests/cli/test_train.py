@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from faults.harness import finish
 
+import bigft
 from bigft.api import session
 from bigft.api.session import End
 from bigft.cli import main
@@ -286,19 +286,14 @@ def test_two_runs_of_one_process_have_a_clock_each(
     assert seen[0] < seen[1]
 
 
-@pytest.mark.distributed
 def test_a_loss_that_explodes_is_told_in_the_last_line_and_in_status(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = {"output_dir": str(place / "out"), "per_device_train_batch_size": 1}
-    config = {
-        "task": "token-classification",
-        "model": {"model_name_or_path": str(place / "model")},
-        "data": {"train_file": str(place / "train.jsonl")},
-        "optim": {"learning_rate": 5},
-        "train": train | {"max_steps": 9, "logging_steps": 1, "save_strategy": "no"},
-    }
-    lines = finish(config, 1).output().splitlines()
+    short = {"max_steps": 9, "per_device_train_batch_size": 1}
+    train = {**short, "logging_steps": 1, "save_strategy": "no"}
+    over = {"data.test_file": None, "optim.learning_rate": 5, "train": train}
+    bigft.train("config.yaml", over, nproc=1)
+    lines = capsys.readouterr().out.splitlines()
     assert any("optim.learning_rate 5 is far too high" in line for line in lines)
     last, _, warning = lines[-1].partition("; ")
     assert last.startswith("finished at step 9 after ")
