@@ -23,6 +23,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import transformers
+from waiting import wait_until
 
 import bigft
 from bigft.cli import main
@@ -148,9 +149,15 @@ def test_a_second_run_of_one_process_has_the_bits_of_the_first(place: Path, stag
     assert weights("first") == weights("second")
 
 
-def test_deterministic_mode_ends_with_the_run(place: Path) -> None:
-    with nothing_changed():
-        bigft.train("config.yaml", {"train": {"full_determinism": True, "max_steps": 1}}, nproc=1)
+def test_deterministic_mode_and_a_stricter_umask_end_with_the_run(place: Path) -> None:
+    before = os.umask(0)
+    try:
+        with nothing_changed():
+            over = {"train": {"full_determinism": True, "max_steps": 1}}
+            bigft.train("config.yaml", over, nproc=1)
+    finally:
+        os.umask(before)
+    assert not any(path.stat().st_mode & 0o002 for path in Path("out").rglob("*.*"))
 
 
 def test_a_file_of_which_keys_are_overridden_trains_in_another_thread(place: Path) -> None:
@@ -260,6 +267,25 @@ def test_ctrl_c_is_raised_and_recorded(place: Path) -> None:
         failpoints.arm("")
     assert RunDirectory("out").read()["why"] == "Ctrl-C"
     assert not Path("out/LOCK").exists()
+
+
+def test_a_signal_saves_and_stops_the_run_and_not_the_process(place: Path) -> None:
+    def stop() -> None:
+        wait_until(lambda: any(read_metrics(Path("out/metrics.jsonl"))))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    endless = {"max_steps": 1_000_000, "save_strategy": "no"}
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        with nothing_changed():
+            thread.start()
+            run = bigft.train(CONFIG, {"train": endless}, nproc=1)
+            thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (run.status, run.why, run.exit_code) == ("resumable", "stopped by SIGTERM", 75)
+    assert RunDirectory("out").latest_checkpoint is not None
 
 
 def test_a_run_that_was_stopped_goes_on_and_is_then_left_as_it_is(place: Path) -> None:
