@@ -62,10 +62,15 @@ def test_rooms_that_do_not_exist_yet_break_no_rule(rule: Rule, tmp_path: Path) -
         ("bigft/tasks/a.py", GUARDED + "from bigft.training.loop import Run", "a.py:3:"),
         ("bigft/tasks/a.py", "import_module('bigft.training.loop')", "imports only go down"),
         ("bigft/cli/a.py", "import launch.train", "imports only go down"),
-        ("bigft/training/a.py", "from bigft import report", "only cli and launch import report"),
-        ("bigft/report/a.py", "import bigft.plan.memory", "only cli and launch import plan"),
+        (
+            "bigft/training/a.py",
+            "from bigft import report",
+            "only api, cli and launch import report",
+        ),
+        ("bigft/report/a.py", "import bigft.plan.memory", "only api, cli and launch import plan"),
         ("bigft/plan/a.py", "from bigft.models.load import load", "plan stands on"),
-        ("bigft/__init__.py", "from bigft.cli import main", "imports no room"),
+        ("bigft/__init__.py", "from bigft.cli import main", "imports api only"),
+        ("bigft/api/a.py", "def f():\n    from bigft.cli import main", "imports only go down"),
         ("bigft/__main__.py", "from bigft.training import loop", "imports cli only"),
         ("bigft/utils/a.py", "import bigft.config.load", "utils is not a room"),
     ],
@@ -85,7 +90,8 @@ def test_arrows_that_go_down_are_allowed(tmp_path: Path) -> None:
         "bigft/data/a.py": "import bigft.ops\nfrom bigft._host import pack",
         "bigft/data/records.py": "class Batch: ...",
         "bigft/plan/a.py": "from bigft.data.records import Batch\nimport bigft.config.load",
-        "bigft/cli/a.py": "from bigft.report.page import write\nimport bigft.config.load",
+        "bigft/api/a.py": "from bigft.report.page import write\nimport bigft.training.loop",
+        "bigft/cli/a.py": "from bigft.report.page import write\nimport bigft.api.session",
         "launch/train.py": "from bigft.cli.train import main",
     }
     assert layers(plant(tmp_path, files)) == []
@@ -133,6 +139,8 @@ def test_a_circle_is_found_and_named(tmp_path: Path) -> None:
         ("bigft/cli/a.py", "import torch.distributed as dist"),
         ("bigft/cli/a.py", "try:\n    import deepspeed\nexcept ImportError:\n    deepspeed = None"),
         ("bigft/__init__.py", "from torch import nn"),
+        ("bigft/__init__.py", "from bigft import api"),
+        ("bigft/api/a.py", "import torch"),
     ],
 )
 def test_a_heavy_import_in_a_light_room_is_found(path: str, text: str, tmp_path: Path) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
-from bigft.config.errors import Problem
+from bigft.api.given import config_file
 from bigft.config.load import LoadedConfig, load_config
-from bigft.runtime.run_directory import RunDirectory
 
 
 def count(text: str) -> int:
@@ -32,15 +30,6 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def unsettable(overrides: Sequence[str], prefix: str, verb: str) -> list[Problem]:
-    """Of overrides of a run's config those that the verb does not heed: of other keys."""
-    return [
-        Problem(word, f"not what `bigft {verb}` can change", f"give {prefix}key=value")
-        for word in overrides
-        if not word.startswith(prefix)
-    ]
-
-
 def read_config(args: Namespace, quiet: bool = False) -> LoadedConfig:
     """The config that the arguments name; its notes go to stderr unless `quiet`.
 
@@ -49,8 +38,8 @@ def read_config(args: Namespace, quiet: bool = False) -> LoadedConfig:
     file, overrides = args.config, args.overrides
     if file is not None and "=" in file and not Path(file).exists():
         file, overrides = None, [file, *overrides]  # no file: the overrides say it all
-    elif file is not None and (of_run := RunDirectory(file)).run_file.is_file():
-        file = str(of_run.config_file)
+    elif file is not None:
+        file = config_file(file)
     loaded = load_config(file, overrides)
     if not quiet:
         for note in loaded.notes:

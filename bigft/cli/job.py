@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from bigft.api.finished import finished_as
 from bigft.cli import REFUSAL
 from bigft.cli.arguments import add_config_arguments, read_config
-from bigft.cli.finished import finished_as
 from bigft.config.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUMABLE
 from bigft.config.sections import RunConfig
 from bigft.runtime.run_directory import RunDirectory

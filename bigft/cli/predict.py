@@ -8,17 +8,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any
 
-from bigft.cli.arguments import count, unsettable
+from bigft.api.answers import SETTABLE, Line, answered, not_text
+from bigft.api.given import unsettable
+from bigft.cli.arguments import count
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.runtime.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from bigft.data.records import Record
-    from bigft.tasks.protocol import Task
-
-SETTABLE = "task.generation."
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,13 +49,10 @@ def run(args: Namespace) -> int:
         from bigft.cli.chat import chat
 
         return chat(trained)
-    batch_size = args.batch_size or trained.config.train.per_device_eval_batch_size
-    records = _records(trained.task, lines, problems)
     output = _output(args.output) if args.output else sys.stdout
     try:
-        with collect(problems):
-            for prediction in trained.predict(records, batch_size):
-                print(json.dumps(prediction, ensure_ascii=False), file=output, flush=True)
+        for prediction in answered(trained, lines, args.batch_size, problems):
+            print(json.dumps(prediction, ensure_ascii=False), file=output, flush=True)
     finally:
         if args.output:
             output.close()
@@ -73,42 +66,19 @@ def run(args: Namespace) -> int:
 def _check(args: Namespace) -> None:
     """Raises BadInput for options that no run could heed."""
     problems = unsettable(args.overrides, SETTABLE, "predict")
-    for text in args.text or ():
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            problems.append(Problem("--text", f"{text!r} is not UTF-8", "write it in UTF-8"))
+    problems += not_text(args.text or (), "--text")
     if args.chat and args.output:
         problems.append(Problem("--output", "given beside --chat", "leave it out"))
     if problems:
         raise BadInput(problems)
 
 
-class _Line(NamedTuple):
-    """value: a text, or an object.  file, number: where it stands."""
-
-    value: str | dict[str, Any]
-    file: str
-    number: int
-
-
-def _lines_of(args: Namespace, problems: list[Problem]) -> Iterator[_Line]:
+def _lines_of(args: Namespace, problems: list[Problem]) -> Iterator[Line]:
     if args.text:
-        return (_Line(text, "--text", number) for number, text in enumerate(args.text, 1))
+        return (Line(text, "--text", number) for number, text in enumerate(args.text, 1))
     if args.file is None:
         return _lines(sys.stdin.buffer, "stdin", problems)
     return _lines(_input(args.file, problems), str(args.file), problems)
-
-
-def _records(task: Task, lines: Iterable[_Line], problems: list[Problem]) -> Iterator[Record]:
-    """The lines that the task can use, numbered; of the others, the problems."""
-    from bigft.tasks.protocol import Prompts
-
-    if not isinstance(task, Prompts):
-        raise BadInput(Problem("predict", "this run's task takes no prompts", "use evaluate"))
-    index = 0
-    for line in lines:
-        with collect(problems):
-            yield task.prompt(line.value, index, line.file, line.number)
-            index += 1
 
 
 def _input(path: Path, problems: list[Problem]) -> Iterable[bytes]:
@@ -146,14 +116,14 @@ def _opened(option: str, path: Path) -> Iterator[None]:
         raise BadInput(problem) from error
 
 
-def _lines(stream: Iterable[bytes], name: str, problems: list[Problem]) -> Iterator[_Line]:
+def _lines(stream: Iterable[bytes], name: str, problems: list[Problem]) -> Iterator[Line]:
     """A line that begins with { is an object; empty lines and texts are passed over. Of a line that
     cannot be read, the problem."""
     for number, raw in enumerate(stream, 1):
         with collect(problems):
             value = _value(raw, f"{name}:{number}")
             if value and value != {"text": ""}:
-                yield _Line(value, name, number)
+                yield Line(value, name, number)
 
 
 def _value(raw: bytes, where: str) -> str | dict[str, Any]:

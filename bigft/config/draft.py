@@ -20,9 +20,11 @@ class Draft:
     """values: plain values under their real keys.  places: what messages call the place of each.
 
     problems: what was wrong on the way.  notes: keys that were given by another name.
+    given_by: what messages call the place of overrides.
     """
 
     source: str
+    given_by: str = COMMAND_LINE
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -55,7 +57,7 @@ class Draft:
 
     def override(self, text: str) -> None:
         """Puts `section.key=value` over what is there; the value is YAML."""
-        place = f"{COMMAND_LINE}: {text}"
+        place = f"{self.given_by}: {text}"
         key, equals, value_text = text.partition("=")
         path: KeyPath = tuple(key.split("."))
         if not equals or not all(path):

@@ -64,13 +64,16 @@ def _is_key(where: str) -> bool:
     return where in KEYS or ("." in parent and parent in KEYS)
 
 
-def load_config(path: str | None, overrides: Sequence[str] = ()) -> LoadedConfig:
+def load_config(
+    path: str | None, overrides: Sequence[str] = (), given_by: str = COMMAND_LINE
+) -> LoadedConfig:
     """The config of a file (None: of the overrides alone), each override put over it.
 
     overrides: `section.key=value`, the value in YAML; a later one wins.
+    given_by: what messages call the place of overrides.
     Raises BadInput with every problem there is.
     """
-    draft = Draft(path or COMMAND_LINE)
+    draft = Draft(path or given_by, given_by)
     if path is not None:
         draft.read_file(path)
     for text in overrides:

@@ -7,6 +7,7 @@ Booleans, numbers and null are those of YAML 1.2: `1e-4` is a number, `no` and `
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -66,8 +67,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        # PyYAML leaves Unicode's line ends bare in other styles, and they come back as spaces.
-        style = '"' if re.search("[\x85\u2028\u2029]", data) else None
+        # PyYAML leaves line ends bare in other styles; Unicode's come back as spaces.
+        style = '"' if re.search("[\n\x85\u2028\u2029]", data) else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style)
 
 
@@ -148,3 +149,10 @@ def dump(values: Any) -> str:
     """YAML text that parse() reads as the same values."""
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return str(text)
+
+
+def one_line(value: Any) -> str:
+    """The same without a line break, for a message or a command line."""
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": sys.maxsize}
+    text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, **options)
+    return str(text).strip()[1:-1]

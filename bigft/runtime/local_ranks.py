@@ -19,6 +19,7 @@ from pathlib import Path
 from bigft.config.exit_codes import EXIT_INTERRUPTED, EXIT_RESUMABLE
 from bigft.runtime.environment import SETTLED, environment_for_rank, process_settings
 from bigft.runtime.launcher import free_port
+from bigft.runtime.signals import is_main_thread
 
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 # After the first rank ended: where it failed, the others may hang in a collective with it for good;
@@ -54,7 +55,7 @@ def run_ranks(
     When one fails the others get SIGTERM, and SIGKILL SECONDS_TO_STOP later. SIGTERM, SIGINT,
     SIGUSR1 and SIGUSR2 are passed on to every rank. No rank outlives this process, and no worker
     its rank, however they end.
-    Must run in the main thread.
+    In another thread than the main one no signal reaches them.
 
     log_file: the log of each rank, `RunDirectory.log_file`; what ranks above 0 print is appended to
     theirs, since the terminal is rank 0's. None: all ranks print to the terminal.
@@ -119,7 +120,7 @@ def _signals_into(happenings: queue.SimpleQueue[int | signal.Signals]) -> Iterat
     """Queued, not sent on by the handler: a signal during the start reaches all ranks too."""
     before = {
         number: signal.signal(number, lambda n, frame: happenings.put(signal.Signals(n)))
-        for number in FORWARDED_SIGNALS
+        for number in (FORWARDED_SIGNALS if is_main_thread() else ())
     }
     try:
         yield

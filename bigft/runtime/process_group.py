@@ -136,4 +136,15 @@ def leave() -> None:
     """Every rank waits for the others and leaves; without it, ranks were seen to abort at exit."""
     if dist.is_initialized():
         dist.barrier()
+        dissolve()
+
+
+def dissolve() -> None:
+    """Forgets the process group, and those that DeepSpeed made of it, so that another may be formed
+    in this process; waits for nobody."""
+    import deepspeed.comm
+
+    if deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()
+    else:  # it failed before DeepSpeed knew
         dist.destroy_process_group()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+KERNELS = "kernels"
+
 
 def fetch_no_code() -> None:
     """Makes the package `kernels`, which fetches compiled code from a hub and runs it, one that is
@@ -13,4 +15,4 @@ def fetch_no_code() -> None:
     one for `flash_attention_2` where flash_attn is not installed. USE_HUB_KERNELS=0 switches off
     neither.
     """
-    sys.modules["kernels"] = None  # type: ignore[assignment] # importing it raises ImportError
+    sys.modules[KERNELS] = None  # type: ignore[assignment] # importing it raises ImportError

@@ -9,6 +9,7 @@ of them pass: at a step's boundary, after each batch of an evaluation.
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _interrupted = False
 
 
+def is_main_thread() -> bool:
+    """Whether this is the thread in which Python lets signals be handled."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """After Ctrl-C in the block KeyboardInterrupt leaves it, whatever became of the one that was
@@ -32,8 +38,8 @@ def interruptible() -> Iterator[None]:
     """
     global _interrupted
     _interrupted = False
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
+    takes_over = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if takes_over:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
@@ -44,7 +50,8 @@ def interruptible() -> Iterator[None]:
     else:
         raise_if_interrupted()
     finally:
-        signal.signal(signal.SIGINT, before)
+        if takes_over:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _interrupted = False  # what comes after in this process is another matter
 
 
@@ -86,9 +93,11 @@ class StopRequest:
         self._slowest = self._reserve = 0.0
 
     def install(self) -> None:
-        """Takes over SIGTERM, SIGUSR1 and SIGUSR2; must run in the main thread."""
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._remember)
+        """Takes over SIGTERM, SIGUSR1 and SIGUSR2; in another thread than the main one, where
+        Python lets nobody, it does nothing."""
+        if is_main_thread():
+            for number in STOP_SIGNALS:
+                signal.signal(number, self._remember)
 
     def request(self, why: str) -> None:
         """Asks as a signal would; of several reasons the last is told."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from bigft.config.draft import COMMAND_LINE
 from bigft.config.errors import BadInput, Problem, collect, reason
 from bigft.config.load import load_config
 from bigft.config.sections import DataConfig, ModelConfig, RunConfig
@@ -54,9 +55,10 @@ class Trained:
         directory: RunDirectory,
         overrides: Sequence[str] = (),
         clock: date | None = None,
+        given_by: str = COMMAND_LINE,
     ) -> Trained:
         """overrides: `section.key=value`, put over the run's config.  clock: what a chat template
-        takes for today; None: the present.
+        takes for today; None: the present.  given_by: what messages call the place of overrides.
 
         Raises BadInput if the directory holds no run, the run left no model, or the base of its
         adapter is no longer there.
@@ -66,7 +68,7 @@ class Trained:
             raise BadInput(
                 Problem(str(directory.path), "no model/ in it", "let the run finish first")
             )
-        config = load_config(str(directory.config_file), overrides).config
+        config = load_config(str(directory.config_file), overrides, given_by).config
         known = Known(tagging=Tagging.of(about.get("tagging")), clock=clock)
         return cls.at(config, directory.model, known)
 

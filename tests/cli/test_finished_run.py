@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from distributed.conftest import tiny_bert, write_data
-from faults.harness import finish
 
+import bigft
 from bigft.cli import main
 from bigft.runtime.events import read_metrics
 
@@ -51,7 +51,9 @@ def trained(
     (folder / "config.yaml").write_text(json.dumps(config))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("BIGFT_CACHE", str(folder / "cache"))
-        finish(config, 1, cwd=folder)
+        environment.setenv("DS_ACCELERATOR", "cpu")
+        environment.chdir(folder)
+        assert bigft.train("config.yaml", nproc=1).status == "finished"
     assert read_metrics(folder / "run" / "metrics.jsonl")[-1]["step"] == 3
     return folder
 

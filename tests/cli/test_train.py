@@ -12,9 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from faults.harness import finish
 
-import bigft.cli.train
+import bigft
+from bigft.api import session
+from bigft.api.session import End
 from bigft.cli import main
 from bigft.config.errors import BadInput, Problem
 from bigft.runtime import environment, local_ranks
@@ -52,10 +53,17 @@ def test_nproc_says_how_many_ranks_start(
     place: Path, monkeypatch: pytest.MonkeyPatch, nproc: str, starts_ranks: bool
 ) -> None:
     seen: list[tuple[bool, Launch]] = []
-    as_rank = lambda config, launch: seen.append((False, launch)) or 0  # noqa: E731
-    start = lambda args, config, launch: seen.append((True, launch)) or 0  # noqa: E731
-    monkeypatch.setattr(bigft.cli.train, "_as_rank", as_rank)
-    monkeypatch.setattr(bigft.cli.train, "_start_ranks", start)
+
+    def run_rank(config: object, launch: Launch, started: float) -> End:
+        seen.append((False, launch))
+        return End("finished")
+
+    def run_ranks(config: object, words: object, launch: Launch, started: float) -> End:
+        seen.append((True, launch))
+        return End("finished")
+
+    monkeypatch.setattr(session, "run_rank", run_rank)
+    monkeypatch.setattr(session, "run_ranks", run_ranks)
     assert main(["train", "config.yaml", "--nproc", nproc]) == 0
     ((started, launch),) = seen
     assert started == starts_ranks
@@ -69,8 +77,12 @@ def test_ranks_are_started_in_a_shell_that_slurm_started(
     for name, value in (step | {"SLURM_PTY_PORT": "40211"}).items():
         monkeypatch.setenv(name, value)
     seen: list[Launch] = []
-    start = lambda args, config, launch: seen.append(launch) or 0  # noqa: E731
-    monkeypatch.setattr(bigft.cli.train, "_start_ranks", start)
+
+    def run_ranks(config: object, words: object, launch: Launch, started: float) -> End:
+        seen.append(launch)
+        return End("finished")
+
+    monkeypatch.setattr(session, "run_ranks", run_ranks)
     assert main(["train", "config.yaml", "--nproc", "2"]) == 0
     assert [(launch.kind, launch.world_size) for launch in seen] == [("environment", 2)]
 
@@ -94,9 +106,12 @@ def test_a_launchers_rank_does_not_start_others(
     for name, value in (variables | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}).items():
         monkeypatch.setenv(name, value)
     seen: list[Launch] = []
-    monkeypatch.setattr(
-        bigft.cli.train, "_as_rank", lambda config, launch: seen.append(launch) or 0
-    )
+
+    def run_rank(config: object, launch: Launch, started: float) -> End:
+        seen.append(launch)
+        return End("finished")
+
+    monkeypatch.setattr(session, "run_rank", run_rank)
     # as the deepspeed launcher calls every rank
     assert main(["train", "--local_rank=1", "config.yaml"]) == 0
     assert [(launch.rank, launch.world_size) for launch in seen] == [(1, 2)]
@@ -209,7 +224,7 @@ def test_an_end_that_cannot_be_recorded_is_told_with_its_reason_first(
             raise real
         return {"step": 1, "train_runtime": 1}
 
-    monkeypatch.setattr(bigft.cli.train, "_train", train)
+    monkeypatch.setattr(session, "_train", train)
     if isinstance(real, RuntimeError):
         with pytest.raises(RuntimeError, match="step 13"):
             main(["train", "config.yaml", "--nproc", "1"])
@@ -261,29 +276,24 @@ def test_two_runs_of_one_process_have_a_clock_each(
     seen: list[float] = []
 
     def train(*about: object) -> dict[str, int]:
-        seen.append(float(os.environ[bigft.cli.train.STARTED]))
+        seen.append(float(os.environ[session.STARTED]))
         return {"step": 1, "train_runtime": 1}
 
-    monkeypatch.setattr(bigft.cli.train, "_train", train)
+    monkeypatch.setattr(session, "_train", train)
     for output in ("one", "two"):
         words = ["train", "config.yaml", "--nproc", "1", f"train.output_dir={output}"]
         assert main(words) == 0
     assert seen[0] < seen[1]
 
 
-@pytest.mark.distributed
 def test_a_loss_that_explodes_is_told_in_the_last_line_and_in_status(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = {"output_dir": str(place / "out"), "per_device_train_batch_size": 1}
-    config = {
-        "task": "token-classification",
-        "model": {"model_name_or_path": str(place / "model")},
-        "data": {"train_file": str(place / "train.jsonl")},
-        "optim": {"learning_rate": 5},
-        "train": train | {"max_steps": 9, "logging_steps": 1, "save_strategy": "no"},
-    }
-    lines = finish(config, 1).output().splitlines()
+    short = {"max_steps": 9, "per_device_train_batch_size": 1}
+    train = {**short, "logging_steps": 1, "save_strategy": "no"}
+    over = {"data.test_file": None, "optim.learning_rate": 5, "train": train}
+    bigft.train("config.yaml", over, nproc=1)
+    lines = capsys.readouterr().out.splitlines()
     assert any("optim.learning_rate 5 is far too high" in line for line in lines)
     last, _, warning = lines[-1].partition("; ")
     assert last.startswith("finished at step 9 after ")

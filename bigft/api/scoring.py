@@ -1,0 +1,69 @@
+"""The scores of a run's model: what `bigft evaluate` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bigft.api.given import unsettable
+from bigft.config.draft import COMMAND_LINE
+from bigft.config.errors import BadInput, Problem
+from bigft.runtime.clock import clock_of
+from bigft.runtime.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from bigft.training.evaluate import Evaluation
+
+SPLITS = ("train", "validation", "test")
+SETTABLE = "data."
+# Keys of data that say something of some splits only.
+SPLITS_OF = {
+    "data.train_file": ("train",),
+    "data.max_train_samples": ("train",),
+    "data.validation_file": ("validation",),
+    "data.test_file": ("test",),
+    "data.max_eval_samples": ("test", "validation"),
+}
+
+
+def evaluations(
+    directory: RunDirectory,
+    splits: Sequence[str],
+    overrides: Sequence[str] = (),
+    batch_size: int | None = None,
+    given_by: str = COMMAND_LINE,
+) -> dict[str, Evaluation]:
+    """By split of the run's config, the scores of the run's model.
+
+    overrides: `data.key=value`, put over that config.  batch_size: rows of a forward; None: the
+    run's.  given_by: what messages call the place of overrides.
+    Raises BadInput for overrides that would not be heeded, and where there is no model or no split.
+    """
+    problems = unsettable(overrides, SETTABLE, "evaluate")
+    problems += [
+        Problem(word, "the run's tokenizer holds the template that it learnt", "leave it out")
+        for word in overrides
+        if word.startswith("data.chat_template=")
+    ]
+    problems += _of_other_splits(overrides, splits)
+    if problems:
+        raise BadInput(problems)
+    from bigft.training.trained import Trained
+
+    trained = Trained.load(directory, overrides, clock_of(directory), given_by)
+    batch_size = batch_size or trained.config.train.per_device_eval_batch_size
+    return {split: trained.evaluate(split, batch_size) for split in splits}
+
+
+def _of_other_splits(overrides: Sequence[str], measured: Sequence[str]) -> list[Problem]:
+    """The overrides that say something of splits that are not measured."""
+    problems = []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        splits = SPLITS_OF.get(key, SPLITS)
+        # null and [] make room for a data set.
+        if not set(splits) & set(measured) and value not in ("null", "[]"):
+            fix = f"leave it out, or give --split {splits[0]}"
+            what = f"not read where --split is {' and '.join(measured)}"
+            problems.append(Problem(word, what, fix))
+    return problems
