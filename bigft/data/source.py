@@ -110,3 +110,11 @@ def stream_split(
         return stream_hub(*name, split, options) if split in splits_of(data) else None
     files = files_of(data, split)
     return stream_records(files, options) if files else None
+
+
+def stream_splits(
+    data: DataConfig, reads: Reads, *, columns: frozenset[str] | None = None
+) -> dict[str, Iterator[Record]]:
+    """The same of every split that the config names."""
+    streams = {split: stream_split(data, split, reads, columns=columns) for split in SPLITS}
+    return {split: records for split, records in streams.items() if records is not None}

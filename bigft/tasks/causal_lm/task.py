@@ -11,7 +11,7 @@ from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import CausalLM as Options
 from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
-from bigft.data.source import SPLITS, stream_split
+from bigft.data.source import stream_splits
 from bigft.data.split import PreparedSplit
 from bigft.runtime.seeding import address
 from bigft.tasks.causal_lm.batch import collate
@@ -84,16 +84,12 @@ class CausalLM(Task):
     def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
         """All splits the config names as streams of records in one form; no labels."""
         data = config.data
-        splits: dict[str, Iterable[Record]] = {}
-        used = columns(data.text_column_name, data.label_column_name)
-        for split in SPLITS:
-            records = stream_split(data, split, config.task.reads, columns=used)
-            if records is not None:
-                splits[split] = normalised(
-                    records,
-                    text_column_name=data.text_column_name,
-                    label_column_name=data.label_column_name,
-                )
+        names = (data.text_column_name, data.label_column_name)
+        streams = stream_splits(data, config.task.reads, columns=columns(*names))
+        splits: dict[str, Iterable[Record]] = {
+            split: normalised(records, text_column_name=names[0], label_column_name=names[1])
+            for split, records in streams.items()
+        }
         return Read(splits, [])
 
     @classmethod
