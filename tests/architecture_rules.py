@@ -1,6 +1,6 @@
 """The rules of docs/architecture.md as functions over a repository's root.
 
-Each returns its complaints, one line each. A room that does not exist yet breaks no rule.
+Each returns its complaints, one line each. A package that does not exist yet breaks no rule.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-# Imports between rooms go strictly down. launch stands on cli, cli on api.
+# Imports between packages go strictly down. launch stands on cli, cli on api.
 LAYERS = {
     "config": 0,
     "runtime": 1,
@@ -24,12 +24,12 @@ LAYERS = {
     "cli": 7,
     "launch": 8,
 }
-# Rooms beside the stairs: who may import them, and what they may import.
+# Packages outside the layers: who may import them, and what they may import.
 BESIDE = {"plan", "report"}
 ABOVE_BESIDE = {"api", "cli", "launch"}
 BELOW_BESIDE = {"config", "runtime"}
 DATA_TYPES = "bigft.data.records"
-# bigft itself (its version) and the compiled module know nothing of the rooms: all may use them.
+# bigft itself (its version) and the compiled module know nothing of the packages: all may use them.
 FOR_ALL = {"", "_host"}
 
 # Slow to import: `bigft --help` and a config error must not wait for them.
@@ -87,8 +87,8 @@ def module_name(root: Path, path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room(module: str) -> str:
-    """The room a module stands in: "tasks" of bigft.tasks.protocol; "" of bigft itself."""
+def package(module: str) -> str:
+    """The package of a module: "tasks" of bigft.tasks.protocol; "" of bigft itself."""
     top, _, rest = module.partition(".")
     return top if top != "bigft" else rest.partition(".")[0]
 
@@ -142,7 +142,7 @@ def layers(root: Path) -> list[str]:
     """Arrows that do not go down."""
     complaints = []
     for arrow in arrows(root):
-        upper, lower = room(arrow.importer), room(arrow.imported)
+        upper, lower = package(arrow.importer), package(arrow.imported)
         ours = arrow.imported.partition(".")[0] in ("bigft", "launch")
         if not ours or upper == lower or lower in FOR_ALL:
             continue
@@ -152,14 +152,14 @@ def layers(root: Path) -> list[str]:
 
 
 def forbidden(upper: str, lower: str, imported: str) -> str:
-    """Why the room `upper` may not import from the room `lower`; "" if it may."""
+    """Why the package `upper` may not import from `lower`; "" if it may."""
     if upper == "":
         return "" if lower == "api" else "bigft/__init__.py imports api only"
     if upper == "__main__":
         return "" if lower == "cli" else "bigft/__main__.py imports cli only"
     for name in (upper, lower):
         if name not in LAYERS and name not in BESIDE:
-            return f"{name} is not a room of docs/architecture.md"
+            return f"{name} is not a package of docs/architecture.md"
     if lower in BESIDE:
         return "" if upper in ABOVE_BESIDE else f"only api, cli and launch import {lower}"
     if upper in BESIDE:
@@ -188,7 +188,7 @@ def _in_tasks(module: str) -> str | None:
 
 def circles(root: Path) -> list[str]:
     """The first circle of modules that import each other. bigft itself imports its api when that is
-    asked for, never while it is imported: see `light_rooms`."""
+    asked for, never while it is imported: see `light_packages`."""
     graph: dict[str, set[str]] = {}
     for arrow in arrows(root):
         if arrow.importer not in ("bigft", arrow.imported):
@@ -201,13 +201,13 @@ def circles(root: Path) -> list[str]:
     return []
 
 
-def light_rooms(root: Path) -> list[str]:
+def light_packages(root: Path) -> list[str]:
     """Heavy packages in config, or at the top of api, of the verbs and of bigft/__init__.py, which
     imports nothing of bigft there either."""
     complaints = [
         f"{arrow}: config imports no heavy package"
         for arrow in arrows(root)
-        if room(arrow.importer) == "config" and arrow.imported.partition(".")[0] in HEAVY
+        if package(arrow.importer) == "config" and arrow.imported.partition(".")[0] in HEAVY
     ]
     top = root / "bigft/__init__.py"
     for path in [top, *python_files(root, "bigft/api", "bigft/cli")]:

@@ -11,7 +11,7 @@ from architecture_rules import (
     circles,
     file_lengths,
     layers,
-    light_rooms,
+    light_packages,
     operator_mirrors,
     registries,
     task_folders,
@@ -24,7 +24,7 @@ RULES: list[Rule] = [
     layers,
     task_folders,
     circles,
-    light_rooms,
+    light_packages,
     file_lengths,
     registries,
     operator_mirrors,
@@ -48,7 +48,7 @@ def test_repository_keeps_the_rule(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_rooms_that_do_not_exist_yet_break_no_rule(rule: Rule, tmp_path: Path) -> None:
+def test_packages_that_do_not_exist_yet_break_no_rule(rule: Rule, tmp_path: Path) -> None:
     assert rule(tmp_path) == []
 
 
@@ -72,7 +72,7 @@ def test_rooms_that_do_not_exist_yet_break_no_rule(rule: Rule, tmp_path: Path) -
         ("bigft/__init__.py", "from bigft.cli import main", "imports api only"),
         ("bigft/api/a.py", "def f():\n    from bigft.cli import main", "imports only go down"),
         ("bigft/__main__.py", "from bigft.training import loop", "imports cli only"),
-        ("bigft/utils/a.py", "import bigft.config.load", "utils is not a room"),
+        ("bigft/utils/a.py", "import bigft.config.load", "utils is not a package"),
     ],
 )
 def test_an_arrow_that_does_not_go_down_is_found(
@@ -143,14 +143,14 @@ def test_a_circle_is_found_and_named(tmp_path: Path) -> None:
         ("bigft/api/a.py", "import torch"),
     ],
 )
-def test_a_heavy_import_in_a_light_room_is_found(path: str, text: str, tmp_path: Path) -> None:
-    (complaint,) = light_rooms(plant(tmp_path, {path: text}))
+def test_a_heavy_import_in_a_light_package_is_found(path: str, text: str, tmp_path: Path) -> None:
+    (complaint,) = light_packages(plant(tmp_path, {path: text}))
     assert path in complaint
 
 
 def test_a_verb_may_import_torch_inside_a_function_or_for_its_types(tmp_path: Path) -> None:
     text = GUARDED + "import torch\ndef main():\n    import torch"
-    assert light_rooms(plant(tmp_path, {"bigft/cli/a.py": text})) == []
+    assert light_packages(plant(tmp_path, {"bigft/cli/a.py": text})) == []
 
 
 @pytest.mark.parametrize(

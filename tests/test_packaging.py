@@ -101,7 +101,7 @@ def test_bigft_imports_only_what_it_declares() -> None:
 
 
 @pytest.mark.parametrize("module", ["bigft", "bigft.cli", "bigft.config", "bigft.tasks"])
-def test_the_light_rooms_load_no_torch(module: str) -> None:
+def test_the_light_packages_load_no_torch(module: str) -> None:
     if not (REPOSITORY / module.replace(".", "/") / "__init__.py").is_file():
         pytest.skip(f"no {module} yet")
     code = (

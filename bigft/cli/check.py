@@ -10,9 +10,10 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from bigft.cli.arguments import add_config_arguments, count, read_config
-from bigft.config.errors import Problem, collect
+from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import RunConfig
 from bigft.runtime.launcher import Launch, free_port
+from bigft.runtime.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -41,13 +42,21 @@ def show(args: Namespace, elsewhere: bool) -> int:
     elsewhere: the ranks may be on other machines: what this one lacks is noted, not refused.
     """
     loaded = read_config(args)
+    train, taken = loaded.config.train, list[Problem]()
     with loaded.located():
-        lines = describe(loaded.config, args.nproc, args.nodes, sys.stdout.isatty(), elsewhere)
-    from rich.console import Console
+        with collect(taken):
+            RunDirectory(train.output_dir).check(resume=train.resume_from_checkpoint)
+        try:
+            lines = describe(loaded.config, args.nproc, args.nodes, sys.stdout.isatty(), elsewhere)
+        except BadInput as refused:
+            raise BadInput([*taken, *refused.problems]) from refused
+        from rich.console import Console
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    for line in lines:
-        console.print(line)
+        console = Console(highlight=False, markup=False, soft_wrap=True)
+        for line in lines[: -1 if taken else None]:  # also of a run that is there already
+            console.print(line)
+        if taken:
+            raise BadInput(taken)
     return 0
 
 
@@ -67,15 +76,18 @@ def describe(
     if elsewhere:
         with collect(lacking):
             check_accelerators(config.train, launch)
-    prepared = preflight(config, launch, here=not elsewhere)
+    prepared = preflight(config, launch, here=not elsewhere, begins=False)
     lines: list[str | Text] = []
     for name, split in prepared.splits.items():
+        unit = prepared.task.unit
         lines.append(
             f"{name}: {split.num_records:,} records, {len(split):,} rows, "
-            f"{split.lengths.sum():,} tokens (longest {split.lengths.max()}), "
+            f"{split.lengths.sum():,} {unit} (longest {split.lengths.max()}), "
             f"{split.num_targets.sum():,} targets"
         )
-        lines += histogram(split.lengths)
+        for side, lengths in prepared.task.sides(split).items():
+            lines.append(f"  {unit} of a {side}:")
+            lines += histogram(lengths)
         if lost := int(split.lost_targets.sum()):
             share = lost / (lost + int(split.num_targets.sum()))
             lines.append(f"  truncation costs {lost:,} targets ({share:.1%})")

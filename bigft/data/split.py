@@ -100,6 +100,10 @@ class PreparedSplit:
             lost_targets=number("lost_targets"),
         )
 
+    def sizes(self, column: str) -> NDArray[np.int64]:
+        """How many values of that column each row has."""
+        return self._rows.sizes(COLUMN_PREFIX + column)
+
     def files(self) -> list[list[pa.RecordBatch]]:
         """The rows as they are stored, file by file: their numbers, and the task's columns."""
         return self._rows.files
@@ -136,6 +140,10 @@ class ArrowRows:
         for start, batch in zip(self._starts, self._batches, strict=False):
             values[start : start + batch.num_rows] = batch.column(name).to_numpy()
         return values
+
+    def sizes(self, name: str) -> NDArray[np.int64]:
+        counts = [batch.column(name).value_lengths().to_numpy() for batch in self._batches]
+        return np.concatenate(counts).astype(np.int64)
 
     def values(self, name: str) -> Iterator[Any]:
         for batch in self._batches:

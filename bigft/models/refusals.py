@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KEY = "model.model_name_or_path"
 SHOWN = 3  # names
+OF_A_DIRECTORY = "it should hold config.json, tokenizer.json and model.safetensors"
 # What peft calls the parts of its shell, in the names of a state dict.
 OF_PEFT = re.compile(
     r"(^|\.)(lora_\w+|ia3_l|prompt_encoder|base_layer|modules_to_save|original_module)(\.|$)"
@@ -42,7 +43,7 @@ def not_loaded(key: str, name: str, error: Exception) -> BadInput:
     elif "Unrecognized configuration class" in str(error):
         fix = "give a model of this task, or the task of this model"
     elif Path(name).is_dir():
-        fix = "it should hold config.json, tokenizer.json and model.safetensors"
+        fix = OF_A_DIRECTORY
     elif name.startswith((".", "/")) or name.count("/") > 1:
         what, fix = f"there is no directory {name!r}", "give a model's directory, or a hub id"
     else:
@@ -63,7 +64,12 @@ def weights_not_loaded(model: ModelConfig, error: Exception, skeleton: Any) -> B
         stored = [file for file in files if not file.endswith(".json")]
         if skeleton is not None and (problem := incomplete(skeleton, name, stored)):
             return BadInput(problem)
-    return not_loaded(KEY, name, error)
+    refused = not_loaded(KEY, name, error)
+    if not files and refused.problems[0].fix == OF_A_DIRECTORY:
+        what = f"{name!r} holds no weights"
+        fix = "put model.safetensors there, or set model.from_scratch to true to train new ones"
+        return BadInput(Problem(KEY, what, fix))
+    return refused
 
 
 def misnamed(

@@ -118,7 +118,10 @@ def describe(event: Event) -> str:
             why = f": {event['why']}" if event.get("why") else ""
             warning = f"; {event['warning']}" if event.get("warning") else ""
             return f"{event['status']}{step}{took}{why}{warning}"
-        case "note" | "report":
+        case "report":
+            title = f"{event['split']}, measured with the weights of step {event['step']}:"
+            return f"{title}\n{event['text']}"
+        case "note":
             return str(event["text"])
         case _:
             return ""

@@ -14,7 +14,9 @@ from bigft.data.split import PreparedSplit
 from bigft.data.tag_spellings import Tagging
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
     from bigft.models.limits import Limit
@@ -158,9 +160,11 @@ class Task(Protocol):
 
     labels: class names by id; [] where the task has none.
     auto_class: the name of transformers' Auto class that the task trains.
+    unit: what the length of a row counts.
     start: how a first config for it is written.
     """
 
+    unit: ClassVar[str] = "tokens"
     labels: list[str]
     auto_class: ClassVar[str]
     start: ClassVar[Start]
@@ -190,6 +194,10 @@ class Task(Protocol):
     def preview(self, row: Row) -> list[tuple[str, bool]]:
         """The row as text, cut where it turns into targets (True) or ceases to be."""
         ...
+
+    def sides(self, split: PreparedSplit) -> dict[str, NDArray[np.int64]]:
+        """The lengths of a row's sides by their name, one per row: what `bigft check` shows."""
+        return {"row": split.lengths}
 
     def examples(self, train: PreparedSplit) -> list[str]:
         """What else `bigft check` shows of the training set, a line each."""

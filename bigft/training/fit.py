@@ -191,6 +191,7 @@ class _Rank:
     def end(self, loop: Loop, results: dict[str, Any]) -> dict[str, Any] | None:
         """What the run leaves: the weights asked for, scored and exported. Collective."""
         engine, step = loop.engine, self._leave_best(loop)
+        results["model_step"] = step  # what model/ holds, and eval_ and test_ were measured with
         try:
             for split, prefix in (("validation", "eval"), ("test", "test")):
                 if split in self.run.splits:

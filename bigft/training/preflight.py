@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 MANY_BYTES = 2e9  # of checkpoints that are all kept: worth a note
 
 
-def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
+def preflight(config: RunConfig, launch: Launch, here: bool = True, begins: bool = True) -> Run:
     """The run with its data prepared. Writes nothing but prepared data.
 
     here: whether the run's ranks are on this machine, so that its accelerators matter.
+    begins: whether the run is about to begin, so that its directory must be free.
     Raises BadInput with every problem of options, data, model and machine that can be seen.
     """
     check_libraries()  # alone: without models nothing else can be looked at
@@ -68,7 +69,8 @@ def preflight(config: RunConfig, launch: Launch, here: bool = True) -> Run:
         with collect(problems):
             check_port(launch)
         with collect(problems):
-            directory.check(resume=resume)
+            if begins:
+                directory.check(resume=resume)
     with collect(problems):
         run = prepare(config, Known(clock=clock_for(directory, resume)))
     with collect(problems):
@@ -170,7 +172,7 @@ def check_rows(run: Run) -> None:
     problems = [
         Problem(
             f"train.{key}",
-            f"{bound} tokens, but the longest row has {longest}",
+            f"{bound} {run.task.unit}, but the longest row has {longest}",
             f"give at least {longest}, or set data.max_seq_length",
         )
         for key in ("global_batch_tokens", "per_device_train_batch_tokens")

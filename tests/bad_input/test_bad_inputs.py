@@ -284,7 +284,6 @@ def test_weights_that_lack_a_layer(own_model: Path, refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("model.safetensors", None, "(Error no file named model.safetensors found"),
         ("config.json", b"{", "(It looks like the config file at 'model/config.json' is not"),
         ("config.json", b'{"model_type": "nope"}', "has model type `nope`"),
         ("config.json", b'{"model_type": "whisper"}', "(Unrecognized configuration class"),
@@ -308,6 +307,16 @@ def test_a_damaged_model(
     if b"whisper" in (content or b""):
         fix = "give a model of this task, or the task of this model"
     assert after.endswith(f"; {fix}")
+
+
+def test_a_directory_without_weights_may_be_meant_for_training_from_scratch(
+    own_model: Path, refused: Refused
+) -> None:
+    (own_model / "model.safetensors").unlink()
+    assert refused() == [
+        "config.yaml:3: model.model_name_or_path: 'model' holds no weights; put model.safetensors "
+        "there, or set model.from_scratch to true to train new ones"
+    ]
 
 
 def test_damaged_weights(own_model: Path, refused: Refused) -> None:

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_seq2seq import eos_tokenizer, tiny_seq2seq
 
 from bigft.cli import main
+
+FIRST_ROWS = "the first rows of train, targets between \u27e6 and \u27e7:"
 
 
 def test_what_would_run_is_told_in_a_line_each(
@@ -16,12 +19,14 @@ def test_what_would_run_is_told_in_a_line_each(
     assert main(["check", "config.yaml"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "train: 2 records, 2 rows, 18 tokens (longest 11), 5 targets",
+        "  tokens of a row:",
         f"              7-7 {'#' * 30} 1",
         f"              8-8 {' ' * 30} 0",
         f"              9-9 {' ' * 30} 0",
         f"            10-10 {' ' * 30} 0",
         f"            11-11 {'#' * 30} 1",
         "test: 1 records, 1 rows, 9 tokens (longest 9), 2 targets",
+        "  tokens of a row:",
         f"              9-9 {'#' * 30} 1",
         "the first rows of train, targets between \u27e6 and \u27e7:",
         "  [CLS]\u27e6a\u27e7##n ##n\u27e6m\u27e7##e ##t\u27e6b\u27e7##o ##b [SEP]",
@@ -36,6 +41,50 @@ def test_what_would_run_is_told_in_a_line_each(
         "3 steps of 8 samples, ranks: 1",
         "ok",
     ]
+
+
+def test_the_data_of_a_run_that_is_finished_is_shown_before_the_refusal(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "config.yaml", "train.max_steps=1"]) == 0
+    capsys.readouterr()
+    for asked in ("config.yaml", "out"):
+        assert main(["check", asked]) == 2
+        shown = capsys.readouterr()
+        assert shown.out.startswith("train: 2 records, 2 rows")
+        assert shown.out.splitlines()[-1] != "ok"
+        assert "out holds a finished run" in shown.err
+
+
+def test_a_run_that_is_finished_hides_no_mistake(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "config.yaml", "train.max_steps=1"]) == 0
+    capsys.readouterr()
+    assert main(["check", "config.yaml", "data.train_file=none.jsonl"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "out holds a finished run" in shown.err
+    assert "none.jsonl: no such file" in shown.err
+
+
+def test_sources_and_targets_are_counted_apart(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_seq2seq().save_pretrained("model")
+    eos_tokenizer().save_pretrained("model")
+    Path("train.tsv").write_text("ab\tabcde\nabc\ta\n")
+    options = ["max_target_length=16", "generation.max_new_tokens=8"]
+    words = ["model.model_name_or_path=model", "data.train_file=train.tsv", "train.output_dir=out"]
+    words += ["data.text_column_name=0", "data.label_column_name=1", "task=seq2seq"]
+    assert main(["check", *words, *(f"task.{option}" for option in options)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    of_source, of_target = (lines.index(f"  tokens of a {side}:") for side in ("source", "target"))
+    shown = [line.split() for line in lines[of_source : lines.index(FIRST_ROWS)]]
+    rows = {line[0]: int(line[-1]) for line in shown[1 : of_target - of_source]}
+    assert rows == {"4-4": 1, "5-5": 1}  # with the space before a text, and its end
+    rows = {line[0]: int(line[-1]) for line in shown[of_target - of_source + 1 :]}
+    assert rows == {"3-3": 1, "4-4": 0, "5-5": 0, "6-6": 0, "7-7": 1}
 
 
 def test_labels_that_are_shifted_by_a_word_are_seen(

@@ -145,7 +145,9 @@ def test_every_event_for_people_has_its_line(event: Event, line: str) -> None:
 
 
 def test_a_report_keeps_its_lines() -> None:
-    assert lines({"event": "report", "text": "a  b\n1  2"}) == ["a  b", "1  2"]
+    event = {"event": "report", "split": "test", "step": 7, "text": "a  b\n1  2"}
+    title = "test, measured with the weights of step 7:"
+    assert lines(event) == [title, "a  b", "1  2"]
 
 
 def test_events_that_are_not_for_people_print_nothing() -> None:

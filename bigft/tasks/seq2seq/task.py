@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import RunConfig
@@ -155,6 +156,9 @@ class Seq2Seq(Task):
         }
         size = sum(map(len, sources)) + sum(row.num_targets for row in rows)
         return text_batch(rows, inputs, padded(targets, IGNORE_INDEX), size)
+
+    def sides(self, split: PreparedSplit) -> dict[str, NDArray[np.int64]]:
+        return {"source": split.sizes("input_ids"), "target": split.sizes("labels")}
 
     def preview(self, row: Row) -> list[tuple[str, bool]]:
         sides = ((input_ids(row), False), (labels(row), True))
