@@ -128,6 +128,13 @@ def frozen_digest(model: Any, rank: int) -> str:
     return digest.hexdigest() if any_frozen else ""
 
 
+def nonfinite_weights(model: Any) -> list[str]:
+    """The parameters that hold NaN or an infinity, under ZeRO-3 in the rank's own part. Syncs the
+    host once per parameter: for when something is wrong already."""
+    parts = ((name, getattr(each, "ds_tensor", each)) for name, each in model.named_parameters())
+    return [name for name, part in parts if part.is_floating_point() and not part.isfinite().all()]
+
+
 def num_values(parameter: Any) -> int:
     """Of the whole parameter: ZeRO-3 keeps its number apart, two 4-bit numbers share a byte."""
     count = int(getattr(parameter, "ds_numel", parameter.numel()))

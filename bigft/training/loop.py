@@ -143,6 +143,7 @@ class Loop:
         if done.nonfinite:
             skip_step(
                 done,
+                self.engine.module,
                 batches,
                 self._run.splits["train"],
                 state,

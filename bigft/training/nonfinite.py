@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 from bigft.data.records import Batch
 from bigft.data.split import PreparedSplit
+from bigft.models.layers import nonfinite_weights
 from bigft.ops import native
 from bigft.runtime.events import EventStream
 from bigft.runtime.process_group import World
@@ -20,6 +23,7 @@ class TrainingFailed(RuntimeError):
 
 def skip_step(
     done: StepDone,
+    model: Any,
     batches: Sequence[Batch],
     split: PreparedSplit,
     state: TrainerState,
@@ -29,10 +33,19 @@ def skip_step(
 ) -> None:
     """Counts the step as skipped and names the samples that may be the cause. Collective.
 
-    split, batches: what the step was made from.  max_in_a_row: train.max_nonfinite_steps.
-    Raises TrainingFailed for as many in a row, or for a label that is no class of the model.
+    model: as it was in the step.  split, batches: what that was made from.
+    max_in_a_row: train.max_nonfinite_steps.
+    Raises TrainingFailed for as many in a row, for a label that is no class of the model, and where
+    the model's weights are the cause.
     """
     step = state.step + 1  # as log lines count
+    if bad_weights := sorted({*chain(*world.gather(nonfinite_weights(model)))}):
+        more = f" and {len(bad_weights) - 1} more" if len(bad_weights) > 1 else ""
+        raise TrainingFailed(
+            f"step {step}: weights of the model hold NaN or an infinity ({bad_weights[0]}{more}): "
+            "no sample is the cause. Restore the files of model.model_name_or_path, or go on from "
+            "an earlier checkpoint"
+        )
     state.nonfinite_steps += 1
     state.nonfinite_in_a_row += 1
     samples = suspects(world, split, batches, done)

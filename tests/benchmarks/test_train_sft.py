@@ -111,8 +111,8 @@ def test_bigft_and_the_trainer_see_the_same_tokens_and_targets(job: dict[str, An
     }
     split = prepare(RunConfig.model_validate(config)).splits["train"]
     ours = split.row(0)
-    assert ours.input_ids_T == theirs["input_ids"]
-    assert [*ours.labels_T[:-1]] == theirs["labels"][1:]  # theirs are shifted in the model
+    assert ours.columns["input_ids"] == theirs["input_ids"]
+    assert [*ours.columns["labels"][:-1]] == theirs["labels"][1:]  # theirs are shifted in the model
     assert sum(label != IGNORED for label in theirs["labels"]) == split.num_targets.sum() > 5
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.ranks import run_ranks
+from distributed.ranks import RankFailed, run_ranks
 from distributed.scenarios import train
 from faults.sick_steps import (
     SICK,
@@ -20,6 +21,7 @@ from faults.sick_steps import (
     reads_in_a_step,
     train_sick,
 )
+from safetensors.torch import load_file, save_file
 
 from bigft.training.checkpoint import TrainerState
 
@@ -169,3 +171,22 @@ def test_a_run_ends_after_so_many_sick_steps_in_a_row(
             "the loss is not finite in step 7, which makes 4 in a row (train.max_nonfinite_steps)"
         )
         assert str(data) in failed
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_weights_that_are_not_finite_are_blamed_and_no_sample(
+    stage: int,
+    config_for: Callable[..., Config],
+    write_data: Callable[..., Path],
+    tiny_bert: Path,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "bert")
+    stored = load_file(tmp_path / "bert/model.safetensors")
+    name = "bert.encoder.layer.1.output.dense.weight"
+    stored[name][-1, -1] = math.nan  # in the part of the last rank
+    save_file(stored, tmp_path / "bert/model.safetensors", metadata={"format": "pt"})
+    config = config_for("run", write_data([3, 5, 8, 2]), parallel__zero_stage=stage)
+    config["model"]["model_name_or_path"] = str(tmp_path / "bert")
+    with pytest.raises(RankFailed, match=rf"step 1: .* NaN or an infinity \({name}\): no samp"):
+        run_ranks(train, 2, [config])

@@ -23,6 +23,9 @@ KEY_VALUE_COMMENT = re.compile(r"# [\w.:-]+( [\w.:-]+)? = ")
 SOURCE = re.compile(r"#\t\w+://")  # GermEval
 BEGIN_OR_ID = re.compile(r"#(begin|end) document|# id \S+\s+domain=")
 WORD_NUMBER = re.compile(r"\d+")
+# Of columns in the first row of a file, in the singular.
+WORD_NAMES = {"token", "word", "form", "text"}
+LABEL_NAMES = {"tag", "label", "ner", "ner_tag", "ner-tag", "pos", "pos_tag", "entity", "bio"}
 NO_WORD = re.compile(r"\d+[-.]\d+")  # a multi-word range or an empty node
 
 
@@ -68,7 +71,15 @@ def read_conll(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
         found = f"text and label are both column {text} of {width}"
         fix = "set data.text_column_name and data.label_column_name to two columns"
         raise BadInput(Problem(path, found, fix))
+    if label is not None and not names and _is_header(first[text], first[label]):
+        found = f"its first row names the columns ({first[text]}, {first[label]}): it is no token"
+        raise BadInput(Problem(path, found, "delete that row"))
     return _sentences(path, layout, text, label)
+
+
+def _is_header(word: str, label: str) -> bool:
+    """Whether a row of token and label holds the names of these columns."""
+    return word.lower().rstrip("s") in WORD_NAMES and label.lower().rstrip("s") in LABEL_NAMES
 
 
 def num_columns(path: str) -> int:

@@ -62,7 +62,10 @@ class Renderer:
         except BadInput:
             return set()  # a template for other conversations: eos it is
         ids = self._tokenizer(text[start:end], add_special_tokens=False)["input_ids"]
-        return set(ids[-1:]) & set(self._tokenizer.added_tokens_decoder)
+        ends = set(ids[-1:]) & set(self._tokenizer.added_tokens_decoder)
+        if not text[start:end].rstrip().endswith(str(self._tokenizer.unk_token)):
+            ends -= {self._tokenizer.unk_token_id}  # it stands for "b"
+        return ends
 
     @cached_property
     def _stops(self) -> tuple[str, ...]:

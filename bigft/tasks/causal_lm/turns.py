@@ -11,6 +11,7 @@ from bigft.data.formats.json_rows import NoJson, parse
 Message = dict[str, Any]
 Fields = Mapping[str, Any]
 
+CALLS = "function_call"  # ShareGPT's role of an answer that is a call, written as JSON
 ROLES = {
     **{name: name for name in ("system", "developer", "user", "assistant", "tool")},
     # ShareGPT's and its descendants'
@@ -19,7 +20,7 @@ ROLES = {
     "bot": "assistant",
     "chatgpt": "assistant",
     "model": "assistant",
-    "function_call": "assistant",
+    CALLS: "assistant",
     "function": "tool",
     "function_response": "tool",
     "observation": "tool",
@@ -64,6 +65,8 @@ def _message(value: Any, where: str) -> Message:
     # A null says nothing; Arrow gives it to every turn that lacks a key of another.
     message = {key: value[key] for key in value if key not in read and value[key] is not None}
     message = {"role": ROLES[role], **message, **_weight(value, where)}
+    if role == CALLS and (spelled := _calls_in(content)):
+        content, message["tool_calls"] = None, spelled
     if message.get("tool_calls"):
         message["tool_calls"] = _tool_calls(message["tool_calls"], where)
     if message.get("function_call"):
@@ -79,6 +82,19 @@ def _message(value: Any, where: str) -> Message:
     if ROLES[role] == ASSISTANT and not content.strip() and not calls:
         raise Wrong(f"{where}, the assistant's, is empty", "write an answer or delete it")
     return message | {"content": content}
+
+
+def _calls_in(content: Any) -> list[Any]:
+    """What a text spells of calls: an object with a name, or a list of them; [] where it is another
+    text."""
+    try:
+        value = parse(content, "") if isinstance(content, str) else content
+    except NoJson:
+        return []
+    calls = value if isinstance(value, list) else [value]
+    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        return []
+    return [{"type": "function", "function": call} for call in calls]
 
 
 def _weight(message: Fields, where: str) -> Message:

@@ -271,3 +271,15 @@ def test_published_corpora_have_the_published_size(
     assert len(records) == num_sentences
     assert sum(len(record.fields["tokens"]) for record in records) == num_tokens
     assert all("\n" not in tag for record in records for tag in record.fields["ner_tags"])
+
+
+@pytest.mark.parametrize("header", ["Word\tTag", "token\tner_tags", "TOKENS\tPOS\tNER"])
+def test_a_first_row_of_names_is_no_token(header: str, conll: Write) -> None:
+    names = header.split("\t")
+    row = "\t".join(["Ann", *["PER"] * (len(names) - 1)])
+    (line,) = refusal(conll(f"{header}\n{row}\n"))
+    assert line.endswith(
+        f"its first row names the columns ({names[0]}, {names[-1]}): it is no token; "
+        "delete that row"
+    )
+    assert sentences(conll(f"{row}\n{header}\n")) == [["Ann", names[0]]]  # only there

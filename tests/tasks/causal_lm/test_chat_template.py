@@ -19,7 +19,8 @@ from tasks.chat import (
     THINKING,
     chat_tokenizer,
 )
-from tokenizers import processors
+from tokenizers import Tokenizer, models, processors
+from transformers import PreTrainedTokenizerFast
 
 from bigft.config.errors import BadInput
 from bigft.tasks.causal_lm.chat_template import Renderer
@@ -170,6 +171,13 @@ def test_all_of_a_conversation() -> None:
 def test_the_mark_that_ends_a_turn_ends_generation(template: str | None, mark: str) -> None:
     tokenizer = chat_tokenizer(template)
     assert Renderer(tokenizer).turn_end_ids == {tokenizer.convert_tokens_to_ids(mark)}
+
+
+def test_a_word_that_the_tokenizer_does_not_know_ends_no_generation() -> None:
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "user": 1, "hi": 2}, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", eos_token="hi")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+    assert Renderer(tokenizer).turn_end_ids == set()
 
 
 def test_a_line_end_as_the_mark_ends_no_generation() -> None:

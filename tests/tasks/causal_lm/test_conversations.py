@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,29 @@ def test_tools_and_calls_are_the_templates_matter() -> None:
         {"from": "observation", "value": "5"}, {"from": "gpt", "value": "a"},
     ]})  # fmt: skip
     assert [m["role"] for m in fields["messages"]] == ["user", "assistant", "tool", "assistant"]
+
+
+def test_a_call_of_sharegpt_is_one_for_the_template() -> None:
+    call = {"name": "f", "arguments": {"a": 1}}
+    for value in (
+        json.dumps(call),
+        json.dumps([call, call]),
+        json.dumps(call | {"arguments": "{}"}),
+    ):
+        turn = {"from": "function_call", "value": value}
+        (fields,) = read({"conversations": [{"from": "human", "value": "q"}, turn]})
+        _, answer = fields["messages"]
+        assert "content" not in answer
+        assert {each["type"] for each in answer["tool_calls"]} == {"function"}
+        arguments = [each["function"]["arguments"] for each in answer["tool_calls"]]
+        assert arguments == ([{}] if '"{}"' in value else [{"a": 1}] * (1 + value.startswith("[")))
+
+
+@pytest.mark.parametrize("value", ["f()", "{}", '["f"]', '{"name": 1}', "7"])
+def test_what_is_no_call_stays_the_answers_text(value: str) -> None:
+    turn = {"from": "function_call", "value": value}
+    (fields,) = read({"conversations": [{"from": "human", "value": "q"}, turn]})
+    assert fields["messages"][1] == {"role": "assistant", "content": value}
 
 
 def test_plain_text() -> None:
