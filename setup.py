@@ -22,6 +22,8 @@ ARCHITECTURES = "8.0;8.9;9.0;10.0+PTX"
 # No -march=native: a wheel built on one node of a cluster must run on all of them. The operators
 # choose their instruction set when they run (csrc/common/isa.h).
 HOST_FLAGS = ["-O3", "-Wall"]
+DEFAULT_CUDA_HOME = "/usr/local/cuda"
+CUDA_HEADER = "include/cuda_runtime.h"  # not beside an nvcc that is a script in /usr/local/bin
 # NaN and infinity keep their meaning; only traps and errno, which nobody reads, are given up.
 OPS_FLAGS = [*HOST_FLAGS, "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-ftz=true", "-lineinfo"]  # tests/cuda/compile.py has them too
@@ -40,13 +42,16 @@ def host() -> Extension:
 def with_cuda() -> bool:
     """Decides by what is installed: a machine that only builds need not have a GPU."""
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME
+    from torch.utils import cpp_extension
 
     asked = os.environ.get("BIGFT_CUDA", "auto")
     if asked not in ("auto", "0", "1"):
         raise SystemExit(f"BIGFT_CUDA is {asked!r}; it should be auto, 0 or 1")
-    nvcc = shutil.which("nvcc", path=f"{CUDA_HOME}/bin" if CUDA_HOME else None)
-    missing = [] if nvcc else ["there is no nvcc (set CUDA_HOME)"]
+    homes = filter(None, (cpp_extension.CUDA_HOME, DEFAULT_CUDA_HOME))  # the first: nvcc on PATH
+    home = next((each for each in homes if os.path.exists(f"{each}/{CUDA_HEADER}")), None)
+    cpp_extension.CUDA_HOME = home
+    nvcc = shutil.which("nvcc", path=f"{home}/bin") if home else None
+    missing = [] if nvcc else [f"no CUDA_HOME with nvcc and {CUDA_HEADER}"]
     missing += [] if torch.version.cuda else [f"torch {torch.__version__} is a build without CUDA"]
     if asked == "1" and missing:
         raise SystemExit(f"BIGFT_CUDA=1, but {' and '.join(missing)}")

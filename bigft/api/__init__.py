@@ -3,6 +3,7 @@ imported before it is needed."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -26,6 +27,7 @@ __all__ = ["BadInput", "Outcome", "evaluate", "predict", "train"]
 
 # A run has the process's environment, umask and process group to itself.
 _turn = threading.Lock()
+_owner: int | None = None  # the thread whose turn it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,7 @@ def train(
     from bigft.runtime.launcher import detect
     from bigft.runtime.run_directory import RunDirectory
 
-    if nproc is not None and nproc < 1:
-        raise BadInput(Problem("bigft.train: nproc", f"found {nproc}", "give 1 or more"))
+    _check_count("bigft.train: nproc", nproc)
     launch = detect(os.environ, nproc)
     file, words = _given(config, overrides, "bigft.train")
     loaded = load_config(file, words, "bigft.train")
@@ -103,6 +104,7 @@ def evaluate(
     """
     from bigft.api.scoring import SPLITS, evaluations
 
+    _check_count("bigft.evaluate: batch_size", batch_size)
     names = [splits] if isinstance(splits, str) else list(splits)
     if unknown := [name for name in names if name not in SPLITS]:
         fix = f"choose among {', '.join(SPLITS)}"
@@ -135,10 +137,16 @@ def predict(
     from bigft.api.answers import SETTABLE, Line, answered, not_text
     from bigft.api.given import unsettable
 
+    _check_count("bigft.predict: batch_size", batch_size)
     given = [texts] if isinstance(texts, str) else list(texts)
     directory = _directory(run)
     _, words = _given({}, overrides, "bigft.predict")
     problems = unsettable(words, SETTABLE, "predict") + not_text(given, "texts")
+    problems += [
+        Problem(f"texts:{number}", f"found {text!r}", "give a text, or a mapping")
+        for number, text in enumerate(given, 1)
+        if not isinstance(text, str | Mapping)
+    ]
     if problems:
         raise BadInput(problems)
     lines = [
@@ -168,6 +176,12 @@ def _given(
     return config_file(os.fspath(config)), words
 
 
+def _check_count(name: str, value: Any) -> None:
+    """Raises BadInput for what is neither None nor a whole number above 0."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise BadInput(Problem(name, f"found {value!r}", "give a whole number, 1 or more"))
+
+
 def _directory(run: Config | Outcome) -> RunDirectory:
     """Of a run: also where a config or what `train` returned is given."""
     from bigft.config.load import load_config
@@ -190,14 +204,24 @@ def _alone() -> Iterator[float]:
     from bigft.runtime.remote_code import fetch_no_code
     from bigft.runtime.signals import interruptible, is_main_thread
 
-    with _turn, ExitStack() as stack:
-        started = time.monotonic()
-        if is_main_thread():
-            stack.enter_context(interruptible())
-        stack.enter_context(left_as_found())
-        quiet_libraries()
-        fetch_no_code()
-        yield started
+    global _owner
+    if _owner == threading.get_ident():
+        what = "called within another call of this thread, which would wait for itself"
+        raise BadInput(Problem("bigft", what, "call it when the other one has returned"))
+    with _turn:
+        _owner = threading.get_ident()
+        try:
+            with ExitStack() as stack:
+                started = time.monotonic()
+                if is_main_thread():
+                    stack.enter_context(interruptible())
+                stack.enter_context(left_as_found())
+                quiet_libraries()
+                fetch_no_code()
+                yield started
+        finally:
+            _owner = None
+            gc.collect()  # a model is a part of many cycles
 
 
 def _refuse_a_process_group() -> None:

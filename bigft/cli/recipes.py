@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +11,9 @@ import bigft
 from bigft.config.errors import BadInput, Problem
 from bigft.config.load import load_config
 
-RECIPES = Path(bigft.__file__).parent / "recipes"  # configs/ of the repository
+ROOT = Path(bigft.__file__).parents[1]
+PLACES = (ROOT / "bigft/recipes", ROOT / "configs")  # the first is a link, where there are links
+PATHS = re.compile(r"(?<=: )(examples|models)/[\w./-]+")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,7 +23,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    place = next(place for place in PLACES if place.is_dir())
+    recipes = {path.stem: path for path in sorted(place.glob("*.yaml"))}
     if args.name is None:
         print("\n".join(_table(recipes)))
         return 0
@@ -29,8 +33,18 @@ def run(args: Namespace) -> int:
         near = get_close_matches(name, recipes, cutoff=0.4)
         fix = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(recipes)}"
         raise BadInput(Problem("bigft recipes", f"no recipe {args.name!r}", fix))
-    print(recipes[name].read_text(encoding="utf-8"), end="")
+    print(_from_anywhere(recipes[name].read_text(encoding="utf-8")), end="")
     return 0
+
+
+def _from_anywhere(text: str) -> str:
+    """The recipe, its paths into the repository, where this is one, made absolute."""
+
+    def whole(path: re.Match[str]) -> str:
+        place = ROOT / path[0]
+        return str(place) if place.exists() else path[0]
+
+    return PATHS.sub(whole, text)
 
 
 def _table(recipes: dict[str, Path]) -> list[str]:

@@ -16,7 +16,7 @@ from bigft.config.draft import Draft
 from bigft.config.errors import Problem
 from bigft.config.keys import fix_of_unknown
 from bigft.config.sections import RunConfig
-from bigft.config.tasks import TASK_NAMES
+from bigft.config.tasks import AVAILABLE_TASKS
 from bigft.config.yaml_text import KeyPath
 
 _SHOULD_BE = {
@@ -46,7 +46,7 @@ def explain(error: ValidationError, draft: Draft) -> Iterator[tuple[KeyPath, Pro
             yield path, Problem(draft.where(path), "missing", f"give {_description(path)}")
         elif kind == "union_tag_not_found":
             where = draft.where((*path, "name"))
-            yield path, Problem(where, "missing", f"choose one of {', '.join(TASK_NAMES)}")
+            yield path, Problem(where, "missing", f"choose one of {', '.join(AVAILABLE_TASKS)}")
         elif kind == "union_tag_invalid":
             tag = context["discriminator"].strip("'")
             found, expected = _value(draft.values, (*path, tag)), context["expected_tags"]

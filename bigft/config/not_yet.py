@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 from bigft.config.adapt import METHOD_NAMES
 from bigft.config.rules import Clash
 from bigft.config.sections import Format, RunConfig
+from bigft.config.tasks import AVAILABLE_TASKS
 
 
 class NotYet(NamedTuple):
@@ -20,7 +21,7 @@ class NotYet(NamedTuple):
 
 
 NOT_YET = (
-    NotYet("task.name", ("token-classification", "causal-lm", "seq2seq")),
+    NotYet("task.name", AVAILABLE_TASKS),
     NotYet("model.trust_remote_code", (False,), "use an architecture that transformers has"),
     NotYet(
         "data.format",

@@ -155,6 +155,7 @@ _Options = Annotated[
     Field(discriminator="name"),
 ]
 TASK_NAMES = names(_Options, "name")
+AVAILABLE_TASKS = ("token-classification", "causal-lm", "seq2seq")
 _Name = Annotated[str, WithJsonSchema({"enum": list(TASK_NAMES)})]
 
 

@@ -198,10 +198,11 @@ def _row_batch(rows: Sequence[Row]) -> pa.RecordBatch:
         name: pa.array([getattr(row, name) for row in rows], pa.int32()) for name in ROW_NUMBERS
     }
     for name in sorted(rows[0].columns) if rows else ():  # sorted: one schema for all
-        values = [row.columns[name] for row in rows]
-        are_real = any(isinstance(value, float) for each in values for value in each[:1])
-        kind = pa.list_(pa.float64() if are_real else pa.int32())
-        arrays[COLUMN_PREFIX + name] = pa.array(values, kind)
+        values = pa.array([row.columns[name] for row in rows])
+        are_real = pa.types.is_floating(values.type.value_type)
+        arrays[COLUMN_PREFIX + name] = values.cast(
+            pa.list_(pa.float64() if are_real else pa.int32())
+        )
     return pa.RecordBatch.from_pydict(arrays)
 
 

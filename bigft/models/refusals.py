@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,9 @@ def not_loaded(key: str, name: str, error: Exception) -> BadInput:
         what, fix = f"there is no directory {name!r}", "give a model's directory, or a hub id"
     else:
         fix = "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
+        beside = [path.name for path in Path(name).parent.glob("*") if path.is_dir()]
+        if near := get_close_matches(Path(name).name, beside, n=1):
+            fix = f"did you mean the directory {Path(name).parent / near[0]}? Else {fix}"
     return BadInput(Problem(key, what, fix))
 
 

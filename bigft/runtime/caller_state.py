@@ -75,7 +75,8 @@ def _logging() -> Iterator[None]:
     filters = list(last_resort.filters) if last_resort else []
     draws_bars = (module := sys.modules.get(BARS)) is None or module.is_progress_bar_enabled()
     try:
-        yield
+        with warnings.catch_warnings():  # puts the filters back
+            yield
     finally:
         for logger, handlers, level, propagate in before:
             for handler in [each for each in logger.handlers if each not in handlers]:
@@ -113,18 +114,32 @@ def _torch() -> Iterator[None]:
 
     from bigft.runtime.process_group import dissolve
 
+    linear = torch.nn.functional.linear
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     threads, had_group = torch.get_num_threads(), dist.is_initialized()
     try:
         yield
     finally:
+        torch.nn.functional.linear = linear  # ZeRO-3 leaves one of its own there
+        _forget_modules()
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         # Leaving other ranks may wait for them: a rank that failed is to end.
         if not had_group and dist.is_initialized() and dist.get_world_size() == 1:
             dissolve()
+
+
+def _forget_modules() -> None:
+    """DeepSpeed's ZeRO-3 keeps the last model: on a stack, and in caches of a class's methods."""
+    zero = "deepspeed.runtime.zero"
+    if offload := sys.modules.get(f"{zero}.parameter_offload"):
+        getattr(offload, "FWD_MODULE_STACK", []).clear()
+    coordinator = sys.modules.get(f"{zero}.partitioned_param_coordinator")
+    for method in vars(getattr(coordinator, "PartitionedParameterCoordinator", object)).values():
+        for cell in getattr(method, "__closure__", None) or ():
+            getattr(cell.cell_contents, "cache_clear", lambda: None)()
 
 
 @contextmanager

@@ -75,10 +75,14 @@ def fit(
         store = CheckpointStore(directory, world, limit, fingerprint, strict, watchdog.tick)
         rank = _Rank(run, world, events, directory, store, watchdog.tick)
         loop = rank.begin(model, stop, checkpoint)
-        if not loop.run():
-            return None
-        results = {"train_runtime": time.monotonic() - started, **loop.results()}
-        return rank.end(loop, results)
+        try:
+            if not loop.run():
+                return None
+            results = {"train_runtime": time.monotonic() - started, **loop.results()}
+            return rank.end(loop, results)
+        finally:
+            if world.size == 1:  # or others might be waited for
+                loop.engine.destroy()  # its hooks would keep it for as long as the process lives
 
 
 @dataclass(frozen=True, slots=True)

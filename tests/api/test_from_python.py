@@ -4,83 +4,30 @@ found."""
 from __future__ import annotations
 
 import json
-import logging
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import transformers
+from api.process import CONFIG, nothing_changed, weights
 from waiting import wait_until
 
 import bigft
 from bigft.cli import main
 from bigft.runtime import failpoints
 from bigft.runtime.events import read_metrics
-from bigft.runtime.logs import NOISY
 from bigft.runtime.run_directory import RunDirectory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIG: dict[str, Any] = {
-    "task": "token-classification",
-    "model": {"model_name_or_path": Path("model")},
-    "data": {"train_file": ("train.jsonl",), "test_file": ["test.jsonl"]},
-    "train": {"output_dir": "out", "max_steps": np.int64(3), "per_device_train_batch_size": 1},
-}
 TIMES = {"runtime", "samples_per_second"}
-
-
-@contextmanager
-def nothing_changed() -> Iterator[None]:
-    """The block leaves its process as it found it."""
-    before = _process()
-    yield
-    after = _process()
-    assert {name: after[name] for name in after if after[name] != before[name]} == {}
-
-
-def _process() -> dict[str, Any]:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    loggers = {name: logging.getLogger(name) for name in ("", "bigft", *NOISY)}
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    name, keys, *place = np.random.get_state()
-    return {
-        "environment": dict(os.environ),
-        "umask": mask,
-        "handlers": {number: signal.getsignal(number) for number in numbers},
-        "logging": {
-            name: (list(logger.handlers), logger.level, logger.propagate)
-            for name, logger in loggers.items()
-        },
-        "last resort": list(logging.lastResort.filters) if logging.lastResort else None,
-        "warnings": warnings.showwarning,
-        "errors": sys.excepthook,
-        "python": random.getstate(),
-        "numpy": (name, np.asarray(keys).tolist(), place),
-        "torch": torch.get_rng_state().tolist(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "threads": torch.get_num_threads(),
-        "process group": dist.is_initialized(),
-        "bars": transformers.utils.logging.is_progress_bar_enabled(),
-        "kernels": sys.modules.get("kernels", "not imported"),
-    }
-
-
-def weights(run: str) -> bytes:
-    return Path(run, "model", "model.safetensors").read_bytes()
 
 
 @pytest.fixture
@@ -234,10 +181,17 @@ def test_bad_input_names_the_key(place: Path, over: dict[str, Any], message: str
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("nproc", [0, -1])
-def test_no_rank_is_refused(place: Path, nproc: int) -> None:
-    with pytest.raises(bigft.BadInput, match=r"bigft.train: nproc: found .*; give 1 or more"):
-        bigft.train(CONFIG, nproc=nproc)
+@pytest.mark.parametrize("count", [0, -1, True, "2", 1.0])
+def test_what_is_no_count_is_refused(trained: Path, here: Path, count: Any) -> None:
+    given = {
+        "bigft.train: nproc": lambda: bigft.train(CONFIG, nproc=count),
+        "bigft.predict: batch_size": lambda: bigft.predict(trained, "a", batch_size=count),
+        "bigft.evaluate: batch_size": lambda: bigft.evaluate(trained, batch_size=count),
+    }
+    for name, call in given.items():
+        with pytest.raises(bigft.BadInput) as refused:
+            call()
+        assert str(refused.value) == f"{name}: found {count!r}; give a whole number, 1 or more"
 
 
 @pytest.mark.parametrize("stage", [0, 3])
@@ -366,6 +320,7 @@ def test_answers_are_those_that_the_command_prints(
     [
         (["a", {"words": "b"}], {}, "texts:2: no string `text` in the object"),
         (["\ud800"], {}, "texts: '\\ud800' is not UTF-8"),
+        (["a", 5, ["b"]], {}, "texts:2: found 5; give a text, or a mapping\ntexts:3: found ['b']"),
         (["a"], {"data.format": "text"}, "data.format=text: not what `bigft predict` can change"),
     ],
 )

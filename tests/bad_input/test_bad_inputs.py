@@ -157,7 +157,7 @@ def test_a_label_that_training_does_not_know(place: Path, refused: Refused) -> N
     Path("other.jsonl").write_text('{"tokens": ["a"], "ner_tags": ["B-ORG"]}\n')
     words = ["data.validation_file=other.jsonl", "data.test_file=other.jsonl"]
     answer = (
-        "other.jsonl:1: label 'B-ORG' does not occur in the training data "
+        "other.jsonl:1: token 1: label 'B-ORG' does not occur in the training data "
         "(O, B-LOC, I-LOC, B-PER, I-PER); correct it, or name every label in data.label_list"
     )
     assert refused(*words) == [answer]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bigft.cli import main
+from bigft.cli import main, recipes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -30,6 +30,24 @@ def test_every_config_is_listed_with_its_task_and_what_it_is(
 def test_a_recipe_is_printed_as_its_file_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", name]) == 0
     assert capsys.readouterr().out == (CONFIGS / "opus_mt_en_zh.yaml").read_text(encoding="utf-8")
+
+
+def test_a_printed_recipe_runs_from_any_directory(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recipes", "tiny_llama"]) == 0
+    Path("my.yaml").write_text(capsys.readouterr().out)
+    assert main(["check", "my.yaml"]) == 0
+
+
+def test_a_checkout_without_links_has_recipes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "recipes"
+    link.write_text("../configs")
+    monkeypatch.setattr(recipes, "PLACES", (link, CONFIGS))
+    assert main(["recipes", "quickstart"]) == 0
+    assert capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -184,9 +184,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(refused: Refused, key: str,
 
 def test_missing_keys_are_named_with_their_meaning(refused: Refused) -> None:
     assert refused(text="") == [
-        "config.yaml: task.name: missing; choose one of token-classification, "
-        "text-classification, question-answering, seq2seq, causal-lm, masked-lm, "
-        "image-classification, prompt-classification",
+        "config.yaml: task.name: missing; choose one of token-classification, causal-lm, seq2seq",
         "config.yaml: model.model_name_or_path: missing; give a directory, or the id of a model "
         "on the hub",
         "config.yaml: train.output_dir: missing; give the run's directory",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -87,6 +88,18 @@ def test_real_numbers_are_stored_and_count_to_the_last_bit(tmp_path: Path) -> No
     assert split.row(7).columns == {"score": [7 / 3]}
     other = split_of(tmp_path / "b", changed_score)
     assert content(split, []) != content(other, [])
+
+
+def test_a_column_is_of_real_numbers_where_one_value_is(tmp_path: Path) -> None:
+    def mixed(record: Record) -> list[Row]:
+        return [Row(record.index, 0, 1, 1, 1, {"y": [1, np.float32(0.5)], "n": [2**31 - 1]})]
+
+    assert split_of(tmp_path / "a", mixed).row(3).columns == {"y": [1.0, 0.5], "n": [2**31 - 1]}
+
+
+def test_an_integer_that_does_not_fit_is_no_other_number(tmp_path: Path) -> None:
+    with pytest.raises(pa.ArrowInvalid, match="Integer value 2147483648"):
+        split_of(tmp_path / "a", lambda r: [Row(r.index, 0, 1, 1, 1, {"n": [2**31]})])
 
 
 def changed_score(record: Record) -> list[Row]:

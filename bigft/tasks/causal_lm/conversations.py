@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from bigft.config.errors import BadInput, Problem
+from bigft.config.errors import BadInput, Problem, collect
 from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
 from bigft.data.records import Record
 from bigft.tasks.causal_lm.turns import (
@@ -60,28 +60,32 @@ def normalised(
     forms: dict[str, tuple[str, Record]] = {}  # by file: its form, and where it was seen first
     problems: list[Problem] = []
     number = 0
-    for record in records:
-        try:
-            name, form = named or _found_form(record)
-            known, first = forms.setdefault(record.file, (name, record))
-            if name != known:
-                raise Wrong(
-                    f"the form {name} (fields: {', '.join(record.fields)}) in a file that began "
-                    f"as {known} at line {first.line}",
-                    "put one form in a file",
-                )
-            samples = form.read(record.fields)
-        except Wrong as error:
-            problems.append(Problem(record.where, *error.args))
-            if len(problems) > MAX_PROBLEMS:
-                break
-            continue
-        for fields in samples:
-            notes = (*record.notes, *_notes(record.fields, fields))
-            yield replace(record, index=number, fields=fields, notes=notes)
-            number += 1
+    refused: list[Problem] = []  # by the reader, at its end
+    with collect(refused):
+        for record in records:
+            try:
+                name, form = named or _found_form(record)
+                known, first = forms.setdefault(record.file, (name, record))
+                if name != known:
+                    raise Wrong(
+                        f"the form {name} (fields: {', '.join(record.fields)}) in a file that "
+                        f"began as {known} at line {first.line}",
+                        "put one form in a file",
+                    )
+                samples = form.read(record.fields)
+            except Wrong as error:
+                problems.append(Problem(record.where, *error.args))
+                if len(problems) > MAX_PROBLEMS:
+                    break
+                continue
+            for fields in samples:
+                notes = (*record.notes, *_notes(record.fields, fields))
+                yield replace(record, index=number, fields=fields, notes=notes)
+                number += 1
     if problems:
-        raise BadInput(capped(problems, problems[0].where.rpartition(":")[0]))
+        problems = capped(problems, problems[0].where.rpartition(":")[0])
+    if refused or problems:
+        raise BadInput([*refused, *problems])
 
 
 def prompt_record(record: Record) -> Record:

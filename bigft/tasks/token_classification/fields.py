@@ -123,7 +123,9 @@ def to_bio_records(records: Sequence[Record], tagging: Tagging) -> list[Record]:
         positions = [at for at, tag in enumerate(record.fields["tags"]) if tag is not None]
         if violations := scheme_violations(tags, scheme):
             fix = f"fix the tag; the training set is read as {tagging}"
-            problems += [Problem(_at(record, positions[at]), why, fix) for at, why in violations]
+            problems += [
+                Problem(place_of(record, positions[at]), why, fix) for at, why in violations
+            ]
             if len(problems) > MAX_PROBLEMS:
                 break
             continue
@@ -151,7 +153,7 @@ def label_set(records: Sequence[Record]) -> list[str]:
     return [OUTSIDE] + [f"{prefix}-{name}" for name in types for prefix in "BI"]
 
 
-def _at(record: Record, token: int) -> str:
+def place_of(record: Record, token: int) -> str:
     """Where a token stands: its own line in a file of columns, else its place in the record."""
     if "lines" in record.fields:
         return f"{record.file}:{record.fields['lines'][token]}"
@@ -210,7 +212,7 @@ def _text(record: Record, asked: str | int | None) -> str | list[str]:
     for at, token in enumerate(value if isinstance(value, list) else []):
         if not isinstance(token, str):
             found = f"{token!r} in {name} is no string"
-            raise BadInput(Problem(_at(record, at), found, "put the token in quotes"))
+            raise BadInput(Problem(place_of(record, at), found, "put the token in quotes"))
     return value
 
 
@@ -258,15 +260,17 @@ def _tags(
             tags.append(label.strip())
         elif isinstance(label, bool) or not isinstance(label, int):
             found = f"{label!r} in {name} is no tag"
-            problems.append(Problem(_at(record, at), found, "write a label, or null for no target"))
+            problems.append(
+                Problem(place_of(record, at), found, "write a label, or null for no target")
+            )
         elif label_list is None:
             found = f"the tag {label} in {name} is a number"
             fix = "list the labels in data.label_list, in the order of their numbers"
-            problems.append(Problem(_at(record, at), found, fix))
+            problems.append(Problem(place_of(record, at), found, fix))
         elif not 0 <= label < len(label_list):
             found = f"the tag {label} in {name} is no number of data.label_list"
             fix = f"write 0 to {len(label_list) - 1}, or null for no target"
-            problems.append(Problem(_at(record, at), found, fix))
+            problems.append(Problem(place_of(record, at), found, fix))
         else:
             tags.append(label_list[label])
     if problems:
@@ -281,7 +285,7 @@ def _check_tokens(record: Record) -> None:
     # Published corpora hold empty tokens outside of entities; only a label there is a loss.
     problems = [
         Problem(
-            _at(record, at),
+            place_of(record, at),
             f"the token {token!r} is empty, but has the label {tag}",
             "write the token, or the label O",
         )
@@ -322,7 +326,7 @@ def _check_known(records: Sequence[Record], label_list: Sequence[str], of_spans:
             if tag is not None and tag not in known:
                 fix = did_you_mean(tag, sorted(known)) or f"there are {', '.join(sorted(known))}"
                 found = f"the label {tag!r} is not in data.label_list"
-                problems.append(Problem(_at(record, at), found, fix))
+                problems.append(Problem(place_of(record, at), found, fix))
         if len(problems) > MAX_PROBLEMS:
             break
     if problems:

@@ -42,6 +42,7 @@ from bigft.tasks.token_classification.fields import (
     columns,
     label_set,
     normalise,
+    place_of,
     tag_sequences,
     to_bio_records,
 )
@@ -117,6 +118,7 @@ class TokenClassification(Task):
 
     def encode(self, record: Record) -> list[Row]:
         tags = record.fields.get("tags")
+        self._check_known(tags or (), record)
         label_all = self._config.data.label_all_tokens
         windows = self._windower.windows(record.fields["tokens"])
         notes = self._unknown_words(record.fields["tokens"], windows)
@@ -126,10 +128,10 @@ class TokenClassification(Task):
             if tags is not None:
                 for position, word in enumerate(window.words_T):
                     if word != NO_WORD and tags[word] is not None:
-                        labels_T[position] = self._label(tags[word], record)
+                        labels_T[position] = self._ids[tags[word]]
                 for position, word in enumerate(window.continues_T):
                     if label_all and word != NO_WORD and tags[word] is not None:
-                        labels_T[position] = self._inside(self._label(tags[word], record))
+                        labels_T[position] = self._inside(self._ids[tags[word]])
             rows.append(
                 text_row(
                     record.index,
@@ -157,17 +159,20 @@ class TokenClassification(Task):
         of_letters = [each for word, each in begun if any(map(str.isalnum, word))]
         return (NO_INPUT,) if of_letters and all(of_letters) else (UNKNOWN_INPUT,)
 
-    def _label(self, tag: str, record: Record) -> int:
-        if tag not in self._ids:
-            raise BadInput(
-                Problem(
-                    record.where,
-                    f"label {tag!r} does not occur in the training data "
-                    f"({', '.join(self.labels[:20])})",
-                    "correct it, or name every label in data.label_list",
-                )
+    def _check_known(self, tags: Sequence[str | None], record: Record) -> None:
+        """Raises BadInput for each label that is not the model's, where it stands first."""
+        unknown = {tag: at for at, tag in reversed([*enumerate(tags)]) if tag is not None}
+        known = ", ".join(self.labels[:20])
+        problems = [
+            Problem(
+                place_of(record, unknown[tag]),
+                f"label {tag!r} does not occur in the training data ({known})",
+                "correct it, or name every label in data.label_list",
             )
-        return self._ids[tag]
+            for tag in sorted({*unknown} - {*self._ids}, key=lambda tag: unknown[tag])
+        ]
+        if problems:
+            raise BadInput(problems)
 
     def _inside(self, label: int) -> int:
         """I-X for B-X, where the labels have it: what the later sub-tokens of a word carry."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from tasks.conversations import ANSWER, SYSTEM, USER, read, refusal, told
 
-from bigft.config.errors import BadInput
+from bigft.config.errors import BadInput, Problem
 from bigft.data.records import Record
 from bigft.tasks.causal_lm.conversations import (
     columns,
@@ -367,3 +367,15 @@ def test_the_fields_that_may_be_taken_are_those_named_or_of_any_form() -> None:
     assert columns("q", "a") == {"q", "a"}
     assert columns(0, None) == {"0"}
     assert {"messages", "conversations", "tools", "system", "text"} < columns(None, None)
+
+
+def test_what_the_reader_refuses_hides_no_record_that_cannot_be_used() -> None:
+    def broken() -> Iterator[Record]:
+        yield Record(0, {"messages": [{"role": "assistent", "content": "x"}]}, "a.jsonl", 1)
+        raise BadInput(Problem("a.jsonl:2", "no JSON"))
+
+    with pytest.raises(BadInput) as caught:
+        list(normalised(broken(), text_column_name=None, label_column_name=None))
+    first, second = map(str, caught.value.problems)
+    assert first == "a.jsonl:2: no JSON"
+    assert second.startswith("a.jsonl:1: message 1 of `messages` has the unknown role 'assistent'")

@@ -92,13 +92,18 @@ def test_a_word_without_a_tag_is_no_target() -> None:
     assert unlabelled.num_targets == 0
 
 
-def test_a_label_outside_of_the_set_is_refused_at_its_line() -> None:
-    with pytest.raises(BadInput) as caught:
-        task(labels=["O", "B-PER"]).encode(record(WORDS, TAGS))
-    assert str(caught.value) == (
-        "dev.conll:7: label 'B-LOC' does not occur in the training data (O, B-PER); "
-        "correct it, or name every label in data.label_list"
-    )
+def test_every_label_outside_of_the_set_is_refused_where_it_stands_first() -> None:
+    lines = {"lines": [11, 12, 13, 14, 15]}
+    tags = ["B-PER", "B-LOC", "O", "I-LOC", "B-LOC"]
+    fields = {"tokens": list("abcde"), "tags": tags}
+    known = "does not occur in the training data (O, B-PER); correct it, or name every label in "
+    for more, first, second in (({}, ":7: token 2", ":7: token 4"), (lines, ":12", ":14")):
+        with pytest.raises(BadInput) as caught:
+            task(labels=["O", "B-PER"]).encode(Record(0, fields | more, "dev.conll", 7))
+        assert [str(problem) for problem in caught.value.problems] == [
+            f"dev.conll{first}: label 'B-LOC' {known}data.label_list",
+            f"dev.conll{second}: label 'I-LOC' {known}data.label_list",
+        ]
 
 
 @pytest.mark.parametrize("label_all", [False, True])
