@@ -118,21 +118,27 @@ def frozen_digest(model: Any, rank: int) -> str:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             any_frozen = True
-            values = parameter.detach().flatten()
-            if hasattr(parameter, "ds_tensor"):  # ZeRO-3: the rank's own part, but for its padding
-                values = parameter.ds_tensor.detach().flatten()
-                values = values[: max(0, parameter.ds_numel - rank * values.numel())]
+            values = _own_part(parameter, rank)
             sample = values[:: max(1, values.numel() // 64)][:64].cpu().contiguous()
             digest.update(name.encode())
             digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest() if any_frozen else ""
 
 
-def nonfinite_weights(model: Any) -> list[str]:
+def nonfinite_weights(model: Any, rank: int) -> list[str]:
     """The parameters that hold NaN or an infinity, under ZeRO-3 in the rank's own part. Syncs the
     host once per parameter: for when something is wrong already."""
-    parts = ((name, getattr(each, "ds_tensor", each)) for name, each in model.named_parameters())
+    parts = ((name, _own_part(each, rank)) for name, each in model.named_parameters())
     return [name for name, part in parts if part.is_floating_point() and not part.isfinite().all()]
+
+
+def _own_part(parameter: Any, rank: int) -> torch.Tensor:
+    """All values; under ZeRO-3 those that the rank holds, but for the padding behind the last."""
+    if not hasattr(parameter, "ds_tensor"):
+        whole: torch.Tensor = parameter.detach().flatten()
+        return whole
+    part: torch.Tensor = parameter.ds_tensor.detach().flatten()
+    return part[: max(0, parameter.ds_numel - rank * part.numel())]
 
 
 def num_values(parameter: Any) -> int:

@@ -51,7 +51,7 @@ def not_loaded(key: str, name: str, error: Exception) -> BadInput:
         fix = "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
         beside = [path.name for path in Path(name).parent.glob("*") if path.is_dir()]
         if near := get_close_matches(Path(name).name, beside, n=1):
-            fix = f"did you mean the directory {Path(name).parent / near[0]}? Else {fix}"
+            fix = f"did you mean the directory {Path(name).parent / near[0]}? or {fix}"
     return BadInput(Problem(key, what, fix))
 
 

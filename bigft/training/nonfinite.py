@@ -39,7 +39,7 @@ def skip_step(
     the model's weights are the cause.
     """
     step = state.step + 1  # as log lines count
-    if bad_weights := sorted({*chain(*world.gather(nonfinite_weights(model)))}):
+    if bad_weights := sorted({*chain(*world.gather(nonfinite_weights(model, world.rank)))}):
         more = f" and {len(bad_weights) - 1} more" if len(bad_weights) > 1 else ""
         raise TrainingFailed(
             f"step {step}: weights of the model hold NaN or an infinity ({bad_weights[0]}{more}): "

@@ -342,9 +342,11 @@ def test_a_hub_model_that_is_not_in_the_cache_of_an_offline_machine(
         "command line: model.model_name_or_path=somebody/some-model: "
         "'somebody/some-model' cannot be loaded ("
     )
-    assert answer.endswith(
-        "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
-    )
+    fix = "give a directory, or a hub id (HF_HUB_OFFLINE=1 takes only what is in the cache)"
+    assert answer.endswith(f"; {fix}")
+    Path("somebody/sone-model").mkdir(parents=True)
+    (answer,) = refused("model.model_name_or_path=somebody/some-model")
+    assert answer.endswith(f"; did you mean the directory somebody/sone-model? or {fix}")
 
 
 @pytest.mark.parametrize(
