@@ -74,7 +74,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in (*environment.MALLOC_SETTINGS, environment.SETTLED):
         monkeypatch.setenv(name, "1")  # or `train` would start this process anew
     for name in (*launcher.LAUNCHER_VARIABLES, "SLURM_STEP_ID"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that one that the test sets goes, too
+        monkeypatch.delenv(name)
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield tmp_path
     for number, handler in handlers.items():

@@ -44,10 +44,8 @@ def test_what_would_run_is_told_in_a_line_each(
 
 
 def test_the_data_of_a_run_that_is_finished_is_shown_before_the_refusal(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "config.yaml", "train.max_steps=1"]) == 0
-    capsys.readouterr()
     for asked in ("config.yaml", "out"):
         assert main(["check", asked]) == 2
         shown = capsys.readouterr()
@@ -57,10 +55,8 @@ def test_the_data_of_a_run_that_is_finished_is_shown_before_the_refusal(
 
 
 def test_a_run_that_is_finished_hides_no_mistake(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "config.yaml", "train.max_steps=1"]) == 0
-    capsys.readouterr()
     assert main(["check", "config.yaml", "data.train_file=none.jsonl"]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
