@@ -26,8 +26,8 @@ Config = str | os.PathLike[str] | Mapping[str, Any]
 __all__ = ["BadInput", "Outcome", "evaluate", "predict", "train"]
 
 # A run has the process's environment, umask and process group to itself.
-_turn = threading.Lock()
-_owner: int | None = None  # the thread whose turn it is
+_turn = threading.RLock()  # a thread must not wait for itself
+_is_busy = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +204,12 @@ def _alone() -> Iterator[float]:
     from bigft.runtime.remote_code import fetch_no_code
     from bigft.runtime.signals import interruptible, is_main_thread
 
-    global _owner
-    if _owner == threading.get_ident():
-        what = "called within another call of this thread, which would wait for itself"
-        raise BadInput(Problem("bigft", what, "call it when the other one has returned"))
+    global _is_busy
     with _turn:
-        _owner = threading.get_ident()
+        if _is_busy:
+            what = "called within another call of this thread"
+            raise BadInput(Problem("bigft", what, "call it when the other one has returned"))
+        _is_busy = True
         try:
             with ExitStack() as stack:
                 started = time.monotonic()
@@ -220,7 +220,7 @@ def _alone() -> Iterator[float]:
                 fetch_no_code()
                 yield started
         finally:
-            _owner = None
+            _is_busy = False
             gc.collect()  # a model is a part of many cycles
 
 

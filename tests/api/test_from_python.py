@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from api.process import CONFIG, nothing_changed, weights
+from api.process import CONFIG, command, nothing_changed, weights
 from waiting import wait_until
 
 import bigft
-from bigft.cli import main
 from bigft.runtime import failpoints
 from bigft.runtime.events import read_metrics
 from bigft.runtime.run_directory import RunDirectory
@@ -81,7 +80,7 @@ def test_a_mapping_trains_to_the_bits_of_the_command_with_the_same_file(place: P
     assert run.output_dir == place / "out"
     assert run.metrics == json.loads(Path("out/all_results.json").read_text())
     words = ["train.max_steps=3", "train.per_device_train_batch_size=1"]
-    assert main(["train", "config.yaml", *words, "train.output_dir=told", "--nproc", "1"]) == 0
+    assert command(["train", "config.yaml", *words, "train.output_dir=told", "--nproc", "1"]) == 0
     assert weights("out") == weights("told")
 
 
@@ -273,7 +272,7 @@ def test_scores_are_those_that_the_command_prints(
         with nothing_changed():
             found = bigft.evaluate(run, overrides=over, batch_size=2)
     word = f"data.test_file={over['data.test_file']}"
-    assert main(["evaluate", str(trained), word, "--batch-size", "2", "--json"]) == 0
+    assert command(["evaluate", str(trained), word, "--batch-size", "2", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert list(found) == ["test"]
     assert {k: v for k, v in found["test"].items() if k not in TIMES} == {
@@ -308,7 +307,7 @@ def test_answers_are_those_that_the_command_prints(
 ) -> None:
     with nothing_changed():
         found = bigft.predict(trained, ["ann in ulm", {"text": "zoe"}])
-    assert main(["predict", str(trained), "--text", "ann in ulm", "--text", "zoe"]) == 0
+    assert command(["predict", str(trained), "--text", "ann in ulm", "--text", "zoe"]) == 0
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["text"] for answer in found] == ["ann in ulm", "zoe"]
     assert found == printed
