@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from bigft.config.errors import Problem
 from bigft.data.cache import Interrupted
+from bigft.runtime.environment import variables
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ def map_in_order(
     # Forked: a worker starts at once, without importing transformers again.
     context = multiprocessing.get_context("fork")
     with (
-        _environment("TOKENIZERS_PARALLELISM", "false"),  # its threads do not survive a fork
+        variables(TOKENIZERS_PARALLELISM="false"),  # its threads do not survive a fork
         ProcessPoolExecutor(num_workers, context, _start_worker, (work,)) as pool,
     ):
         waiting: deque[Future[Any]] = deque()
@@ -88,16 +88,3 @@ def _exit_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from bigft.runtime.launcher import Launch
 
@@ -28,6 +29,21 @@ def process_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """What a rank's environment should hold and does not; the user's own values stay."""
     settings = {**MALLOC_SETTINGS, "TOKENIZERS_PARALLELISM": "false"}
     return {name: value for name, value in settings.items() if name not in environ}
+
+
+@contextmanager
+def variables(**values: str) -> Iterator[None]:
+    """In the block this process's environment holds these; afterwards they are as before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def reexec_with(settings: Mapping[str, str]) -> None:

@@ -22,6 +22,7 @@ import torch
 
 from bigft.config.errors import BadInput, Problem, reason
 from bigft.data.cache import cache_root, locked
+from bigft.runtime.environment import variables
 from bigft.runtime.proc import read_fields
 
 log = logging.getLogger(__name__)
@@ -65,26 +66,19 @@ def compiling(name: str, where: str) -> Iterator[None]:
     """
     check_compiler(name, where)
     directory = extensions()
-    before = {key: os.environ.get(key) for key in (DIRECTORY, "PATH")}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory / f"{name}.lock") as held:
             if held and (mark := directory / name / "lock").exists():
                 log.warning("a build of %s was killed: compiling it again", name)
                 mark.unlink()
-            os.environ |= {DIRECTORY: str(directory), "PATH": _path()}
-            yield
+            with variables(**{DIRECTORY: str(directory), "PATH": _path()}):
+                yield
     except (OSError, RuntimeError) as error:
         why = reason(error.__cause__ or error, first_line=True)
         what = f"{name} cannot be compiled in {directory}: {why}"
         fix = "see what the compiler says above, or choose another"
         raise BadInput(Problem(where, what, fix)) from error
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
 
 
 def _path() -> str:
