@@ -266,7 +266,7 @@ def test_the_terminal_is_rank_zeros_and_the_others_write_their_logs(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda n: n.name)
-def test_no_rank_outlives_the_parent(how: str, stand_in: Path, number: signal.Signals) -> None:
+def test_no_rank_outlives_the_parent(kind: str, stand_in: Path, number: signal.Signals) -> None:
     code = "signal.signal(15, signal.SIG_IGN); ready(); time.sleep(1000)"
     (stand_in / "parent.py").write_text(
         f"import sys; sys.path[0] = {str(REPOSITORY)!r}\n"
