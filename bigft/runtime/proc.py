@@ -6,9 +6,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+CONTENDED = 0.1  # of the time of threads waited for a core: a user should know
 
 
 def read_fields(path: str) -> dict[str, str]:
@@ -18,6 +21,29 @@ def read_fields(path: str) -> dict[str, str]:
         key, _, value = line.partition(":")
         values.setdefault(key.strip(), value.strip())
     return values
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """Seconds of a process's threads. ran: on a core.  waited: ready to run, but other threads had
+    the cores."""
+
+    ran: float
+    waited: float
+
+    @classmethod
+    def now(cls) -> CpuTime:
+        """Of this process's threads since each began; 0 where the kernel does not count."""
+        ran = waited = 0
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it has just ended, or there is no such file
+                own, others, *_ = (thread / "schedstat").read_text().split()
+                ran, waited = ran + int(own), waited + int(others)
+        return cls(ran / 1e9, waited / 1e9)
+
+    def __sub__(self, earlier: CpuTime) -> CpuTime:
+        # A thread that has ended in between takes its seconds with it.
+        return CpuTime(max(0.0, self.ran - earlier.ran), max(0.0, self.waited - earlier.waited))
 
 
 def die_with(parent: int) -> None:
