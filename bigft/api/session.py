@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -100,7 +100,7 @@ def run_ranks(config: RunConfig, words: Sequence[str], launch: Launch, started: 
     """Checks and prepares here, so that errors come once and early; then starts the ranks."""
     directory = RunDirectory(config.train.output_dir)
     environ = {**os.environ, STARTED: str(started)}
-    with _fork_server(config, launch.world_size, environ) as server:
+    with _fork_server(launch.world_size, environ) as server:
         prepared = _prepared(config, launch, directory, _stop_request(config, started))
         if isinstance(prepared, End):
             return prepared
@@ -119,7 +119,7 @@ def run_ranks(config: RunConfig, words: Sequence[str], launch: Launch, started: 
 
 
 def _fork_server(
-    config: RunConfig, world_size: int, environ: dict[str, str]
+    world_size: int, environ: Mapping[str, str]
 ) -> AbstractContextManager[ForkServer | None]:
     """None where a GPU may be: whether a fork is safe beside its driver has not been seen."""
     if may_have_gpu(environ):
