@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,12 +37,22 @@ def config_of(
     return lambda name: config_for(name, data, **keys)
 
 
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def descendants(pid: int) -> list[int]:
+    """Its ranks, and the process that they are forked from."""
+    try:
+        own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended
+        return []
+    return [*own, *(other for child in own for other in descendants(child))]
 
 
-def is_held(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+def held_of(pid: int) -> list[int]:
+    """Those that are stopped."""
+    states = {}
+    for each in descendants(pid):
+        with contextlib.suppress(OSError):
+            states[each] = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0]
+    return [each for each, state in states.items() if state == "T"]
 
 
 def test_a_rank_killed_in_a_step_ends_all_and_is_named(
@@ -60,9 +71,8 @@ def test_a_rank_killed_in_a_step_ends_all_and_is_named(
     ) as parent:
         try:
             # Rank 1 is held in step 4, and rank 0 waits for it in a collective.
-            wait_until(lambda: parent.poll() is not None or any(map(is_held, children(parent.pid))))
-            ranks = children(parent.pid)
-            held = [pid for pid in ranks if is_held(pid)]
+            wait_until(lambda: parent.poll() is not None or bool(held_of(parent.pid)))
+            ranks, held = descendants(parent.pid), held_of(parent.pid)
             killed = time.monotonic()
             os.kill(held[0], signal.SIGKILL)
             # Left alone, rank 0 would wait as long as parallel.ddp_timeout, half an hour.
