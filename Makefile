@@ -4,6 +4,7 @@
 #   TORCH=torch==2.12.0     another torch than the tested one (2.11 or newer)
 #   TORCH_INDEX_URL=URL     one more index, with the build of torch (CUDA version, CPU) that you need
 #   ARGS="-k packing"       more options for pytest
+#   WORKERS=0               tests one after another in one process, as a debugger wants it
 
 PYTHON ?= python3
 TESTED_TORCH := $(shell grep '^torch==' constraints.txt)
@@ -22,6 +23,10 @@ MINILM := $(BIN)/python examples/fetch_minilm.py
 
 # $(call step,what,command): says what runs, and then how long it took.
 step = @echo "==> $(1)"; start=$$(date +%s); $(2) || exit; echo "    $$(($$(date +%s) - start)) s"
+
+# A file of tests stays with one worker: its tests share what they launched.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install test faults test-slurm test-cuda-compile lint quickstart clean
 .DELETE_ON_ERROR:
@@ -67,7 +72,7 @@ lint: $(STAMP)
 
 test: $(STAMP)
 	@$(MINILM) || echo "without it the tests that need it skip, and say so" >&2
-	$(call step,pytest,$(BIN)/python -m pytest $(ARGS))
+	$(call step,pytest,$(BIN)/python -m pytest $(PARALLEL) $(ARGS))
 
 # The long form of tests/faults: 80 kills and all failpoints, most of an hour.
 faults: $(STAMP)

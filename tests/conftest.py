@@ -13,6 +13,9 @@ import pytest
 from bigft.runtime import environment, launcher
 from bigft.runtime.signals import STOP_SIGNALS
 
+# Several workers share the cores: threads wait for each other as in a run. Before torch is loaded.
+if environment.SPINS.keys() <= environment.process_settings(os.environ).keys():
+    os.environ.update(environment.SPINS)
 REPOSITORY = Path(__file__).resolve().parents[1]
 MINILM = REPOSITORY / "models" / "all-MiniLM-L6-v2"
 # A shell that starts tests in the background has Ctrl-C ignored by them and by what they start.
