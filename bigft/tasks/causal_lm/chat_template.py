@@ -16,7 +16,7 @@ from operator import eq
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
-from bigft.tasks.causal_lm.template_source import DIRECTIVES, PLAIN, STILL_CLOCK
+from bigft.tasks.causal_lm.template_source import CLOCK, DIRECTIVES, PLAIN, STILL_CLOCK
 from bigft.tasks.causal_lm.turns import ASSISTANT, Fields, Message, is_learnt
 
 if TYPE_CHECKING:
@@ -277,7 +277,8 @@ class Renderer:
         try:
             if self.has_template and self._still:
                 template = self._tokenizer.get_chat_template(tools=fields.get("tools"))
-                extra = {"chat_template": STILL_CLOCK + template, **self._still}
+                if CLOCK in template:
+                    extra = {"chat_template": STILL_CLOCK + template, **self._still}
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bigft.config.errors import BadInput, Problem
 from bigft.config.tasks import CausalLM as Options
 from bigft.data.records import IGNORE_INDEX, Record, Row
 from bigft.tasks.causal_lm.chat_template import Rendered, Renderer
-from bigft.tasks.causal_lm.tokens import Tokens
+from bigft.tasks.causal_lm.tokens import Tokenization
 from bigft.tasks.causal_lm.turns import is_learnt
 from bigft.tasks.round_trip import RoundTrip
 from bigft.tasks.text_rows import labels, text_row
@@ -33,6 +34,7 @@ class Encoder:
     """
 
     _tokenizer: PreTrainedTokenizerBase
+    _tokenization: Tokenization
     _renderer: Renderer
     _round_trip: RoundTrip
     _options: Options
@@ -53,17 +55,22 @@ class Encoder:
         rows = [row for row in rows if row.num_targets]
         if not rows:
             raise BadInput(_no_target(record, lost, self._limit))
-        rows = [
-            replace(row, window=window, num_windows=len(rows), lost_targets=0)
-            for window, row in enumerate(rows)
-        ]
         if lost and self._limit is not None:
             notes.append(f"are cut at {self._limit.tokens} tokens: {self._limit.source}")
-        learnt = ([token for token in labels(row) if token != IGNORE_INDEX] for row in rows)
-        if all(self._round_trip.is_unknown(_said(record.fields), ids_T) for ids_T in learnt):
+        if all(self._is_unknown(record, row) for row in rows):
             notes.append(NO_TOKEN)
-        notes = [*rows[-1].notes, *notes]
-        return [*rows[:-1], replace(rows[-1], lost_targets=lost, notes=tuple(notes))]
+        *before, last = (
+            replace(row, window=window, num_windows=len(rows), lost_targets=0)
+            for window, row in enumerate(rows)
+        )
+        return [*before, replace(last, lost_targets=lost, notes=(*last.notes, *notes))]
+
+    def _is_unknown(self, record: Record, row: Row) -> bool:
+        """Whether the row's targets know nothing of what they are made of."""
+        if not self._round_trip.has_unknown(labels(row)):
+            return False
+        learnt = [token for token in labels(row) if token != IGNORE_INDEX]
+        return self._round_trip.is_unknown(_said(record.fields), learnt)
 
     def _rendered(self, record: Record) -> list[Rendered]:
         if self._options.assistant_only_loss:
@@ -74,7 +81,7 @@ class Encoder:
 
     def _row(self, record: Record, rendered: Rendered) -> Row:
         """A token that holds a character of an answer is a target, at a border too."""
-        tokens = Tokens.of(self._tokenizer, rendered.text)
+        tokens = self._tokenization.of(rendered.text)
         is_target_T = np.zeros(len(tokens.ids_T), dtype=bool)
         notes: list[str] = []
         for start, end in rendered.answers:
@@ -95,18 +102,25 @@ class Encoder:
         prompt = 0
         if rendered.prompt:
             prompt = tokens.holding(rendered.prompt, len(rendered.text)).start
-        row = self._cut(record, tokens.ids_T[:length], is_target_T[:length], prompt)
-        return replace(row, notes=tuple(notes))
+        ids_T, is_target_T = tokens.ids_T[:length], is_target_T[:length]
+        return self._cut(record, ids_T, is_target_T, tuple(notes), prompt)
 
-    def _cut(self, record: Record, ids_T: list[int], is_target_T: Any, prompt: int = 0) -> Row:
+    def _cut(
+        self,
+        record: Record,
+        ids_T: list[int],
+        is_target_T: NDArray[np.bool_],
+        notes: tuple[str, ...],
+        prompt: int = 0,
+    ) -> Row:
         """The row up to its bound; position t's label is token t + 1, if that is a target."""
-        following = zip(ids_T[1:], is_target_T[1:], strict=True)
-        labels_T = [token if wanted else IGNORE_INDEX for token, wanted in following]
+        following_T = np.array(ids_T[1:], np.int64)
+        labels_T = np.where(is_target_T[1:], following_T, IGNORE_INDEX).tolist()
         end = len(ids_T) if self._limit is None else min(self._limit.tokens, len(ids_T))
         kept_T = [*labels_T[: end - 1], IGNORE_INDEX][:end]
         lost = sum(label != IGNORE_INDEX for label in labels_T[end - 1 :]) if end else 0
         columns = {"prompt": [prompt if prompt < end else 0]}
-        return text_row(record.index, 0, 1, ids_T[:end], kept_T, columns, lost)
+        return text_row(record.index, 0, 1, ids_T[:end], kept_T, columns, lost, notes)
 
     def _windows(self, record: Record) -> list[Row]:
         """Every token is a target once, but the first of a window; bos begins the record and eos
@@ -121,12 +135,12 @@ class Encoder:
             )
         text, bos, eos = record.fields["text"], self._renderer.bos, self._tokenizer.eos_token
         text = text if text.lstrip().startswith(bos) else bos + text
-        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self._tokenization.ids(text)
         notes = self._round_trip.notes(text, ids, rendered=True)
         ids += [] if text.rstrip().endswith(eos) else [self._tokenizer.eos_token_id]
         length = len(ids) if self._limit is None else self._limit.tokens
         return [
-            replace(self._cut(record, window, [True] * len(window)), notes=notes)
+            self._cut(record, window, np.ones(len(window), bool), notes)
             for window in (ids[start : start + length] for start in range(0, len(ids), length))
         ]
 
