@@ -34,7 +34,8 @@ from bigft.data.split import (
 )
 from bigft.data.workers import map_in_order, num_cores
 
-Encode = Callable[[Record], list[Row]]
+Encode = Callable[[Iterable[Record]], Iterator[list[Row] | BadInput]]
+"""Of each record, in their order, its rows, or why it has none."""
 
 # What comes first ends a part, so that its size is bounded whatever a record's is.
 RECORDS_PER_PART = 8192
@@ -56,6 +57,19 @@ RECORD_SCHEMA = pa.schema(
         "notes": pa.list_(pa.string()),
     }
 )
+
+
+def one_by_one(encode: Callable[[Record], list[Row]]) -> Encode:
+    """What encodes a record and raises BadInput, as what encodes many."""
+
+    def encode_all(records: Iterable[Record]) -> Iterator[list[Row] | BadInput]:
+        for record in records:
+            try:
+                yield encode(record)
+            except BadInput as refused:
+                yield refused
+
+    return encode_all
 
 
 def prepare_split(
@@ -163,10 +177,12 @@ def _encode_part(directory: Path, name: str, encode: Encode, part: _Part) -> lis
 def _encoded(records: Iterable[Record], encode: Encode) -> Iterator[Row]:
     """Raises BadInput with the first 20 problems, at the last of them or at its end."""
     problems: list[Problem] = []
-    for record in records:
-        with collect(problems):
-            yield from encode(record)
-        problems = list(dict.fromkeys(problems))  # of a key, which every record meets, once
+    for rows in encode(records):
+        if not isinstance(rows, BadInput):
+            yield from rows
+            continue
+        # Of a key, which every record meets, once.
+        problems = list(dict.fromkeys([*problems, *rows.problems]))
         if len(problems) >= MAX_PROBLEMS:
             break
     if problems:

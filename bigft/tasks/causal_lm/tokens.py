@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,36 +43,33 @@ class Tokenization:
     """Texts of one tokenizer as Tokens, without a token around them that they do not write."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer
         self._spelling = Spelling(tokenizer)
         tokenizer("", verbose=False)  # switches off what padding and truncation its file may hold
         self._is_spelled = self._spelling.is_known and self._states_what_is_spelled()
 
     def _states_what_is_spelled(self) -> bool:
         """A tokenizer may put a space before a text, or leave white space out of its places."""
-        stated = self._stated(PROBE)
+        (stated,) = self._stated([PROBE])
         spelled = self._spelling.places(stated.ids_T, PROBE)
         return spelled is not None and np.array_equal(spelled, stated[1:])
 
-    def ids(self, text: str) -> list[int]:
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Straight from the backend, which can leave out to count places: half as much again."""
-        (encoded,) = self._tokenizer.backend_tokenizer.encode_batch_fast(
-            [text], add_special_tokens=False
-        )
-        ids_T: list[int] = encoded.ids
-        return ids_T
+        encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [each.ids for each in encoded]
 
-    def of(self, text: str) -> Tokens:
-        if self._is_spelled:
-            ids_T = self.ids(text)
-            places = self._spelling.places(ids_T, text)
-            if places is not None:
-                return Tokens(ids_T, *places)
-        return self._stated(text)
+    def of(self, texts: Sequence[str]) -> list[Tokens]:
+        if not self._is_spelled:
+            return self._stated(texts)
+        return [
+            self._stated([text])[0] if places is None else Tokens(ids_T, *places)
+            for text, ids_T in zip(texts, self.ids(texts), strict=True)
+            for places in [self._spelling.places(ids_T, text)]
+        ]
 
-    def _stated(self, text: str) -> Tokens:
-        encoded = self._tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        starts_T, ends_T = np.array(encoded["offset_mapping"]).reshape(-1, 2).T
-        return Tokens(encoded["input_ids"], starts_T, ends_T)
+    def _stated(self, texts: Sequence[str]) -> list[Tokens]:
+        encoded = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [
+            Tokens(each.ids, *np.array(each.offsets, np.int64).reshape(-1, 2).T) for each in encoded
+        ]
