@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from bigft.config.errors import BadInput, Problem, collect
@@ -214,12 +215,16 @@ def _row_batch(rows: Sequence[Row]) -> pa.RecordBatch:
         name: pa.array([getattr(row, name) for row in rows], pa.int32()) for name in ROW_NUMBERS
     }
     for name in sorted(rows[0].columns) if rows else ():  # sorted: one schema for all
-        values = pa.array([row.columns[name] for row in rows])
-        are_real = pa.types.is_floating(values.type.value_type)
-        arrays[COLUMN_PREFIX + name] = values.cast(
-            pa.list_(pa.float64() if are_real else pa.int32())
-        )
+        arrays[COLUMN_PREFIX + name] = _lists([row.columns[name] for row in rows])
     return pa.RecordBatch.from_pydict(arrays)
+
+
+def _lists(lists: Sequence[list[Any]]) -> pa.ListArray:
+    """As pyarrow makes them of lists, which takes three times as long."""
+    values = pa.array(list(chain.from_iterable(lists)))
+    are_real = pa.types.is_floating(values.type)
+    ends = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+    return pa.ListArray.from_arrays(ends, values.cast(pa.float64() if are_real else pa.int32()))
 
 
 def _record_rows(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:

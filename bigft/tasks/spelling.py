@@ -69,6 +69,6 @@ class _Bytes(dict[int, bytes]):
 
     def __missing__(self, token: int) -> bytes:
         name = self._backend.id_to_token(token)
-        shown = [BYTE_OF.get(letter) for letter in name]
-        self[token] = name.encode() if None in shown else bytes(shown)
+        is_shown = all(letter in BYTE_OF for letter in name)
+        self[token] = bytes(map(BYTE_OF.__getitem__, name)) if is_shown else name.encode()
         return self[token]

@@ -110,8 +110,8 @@ class Encoder:
         for start, end in rendered.answers:
             answer = tokens.holding(start, end)
             is_target_T[answer] = True
-            learnt = rendered.text[tokens.extent(start, end)]
-            notes += self._round_trip.notes(learnt, tokens.ids_T[answer], rendered=True)
+            learnt, ids_T = rendered.text[tokens.extent(start, end)], tokens.ids_T[answer]
+            notes += self._round_trip.notes(learnt, ids_T, True, tokens.are_spelled)
         if self._options.assistant_only_loss and is_target_T.all():
             raise BadInput(
                 Problem(

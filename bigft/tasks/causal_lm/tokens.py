@@ -18,11 +18,15 @@ PROBE = "a\n\n  b.\t\u00e9\u4f60\u597d \U0001f600\u00a0 c\r\n "
 
 
 class Tokens(NamedTuple):
-    """Of a text: ids, and at which character each token starts and ends."""
+    """Of a text: ids, and at which character each token starts and ends.
+
+    are_spelled: whether any run of them spells what of the text it stands in.
+    """
 
     ids_T: list[int]
     starts_T: NDArray[np.int64]
     ends_T: NDArray[np.int64]
+    are_spelled: bool = False
 
     def holding(self, start: int, end: int) -> slice:
         """The tokens that hold any of these characters."""
@@ -52,7 +56,7 @@ class Tokenization:
         """A tokenizer may put a space before a text, or leave white space out of its places."""
         (stated,) = self._stated([PROBE])
         spelled = self._spelling.places(stated.ids_T, PROBE)
-        return spelled is not None and np.array_equal(spelled, stated[1:])
+        return spelled is not None and np.array_equal(spelled, stated[1:3])
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Straight from the backend, which can leave out to count places: half as much again."""
@@ -63,7 +67,7 @@ class Tokenization:
         if not self._is_spelled:
             return self._stated(texts)
         return [
-            self._stated([text])[0] if places is None else Tokens(ids_T, *places)
+            self._stated([text])[0] if places is None else Tokens(ids_T, *places, text.isascii())
             for text, ids_T in zip(texts, self.ids(texts), strict=True)
             for places in [self._spelling.places(ids_T, text)]
         ]
