@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -220,11 +221,14 @@ def _row_batch(rows: Sequence[Row]) -> pa.RecordBatch:
 
 
 def _lists(lists: Sequence[list[Any]]) -> pa.ListArray:
-    """As pyarrow makes them of lists, which takes three times as long."""
-    values = pa.array(list(chain.from_iterable(lists)))
-    are_real = pa.types.is_floating(values.type)
+    """What pyarrow makes of such lists, in half its time."""
+    flat = list(chain.from_iterable(lists))
+    try:
+        values: array[Any] = array("i", flat)
+    except TypeError:  # real numbers
+        values = array("d", flat)
     ends = np.cumsum([0, *map(len, lists)], dtype=np.int32)
-    return pa.ListArray.from_arrays(ends, values.cast(pa.float64() if are_real else pa.int32()))
+    return pa.ListArray.from_arrays(ends, np.asarray(values))
 
 
 def _record_rows(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
