@@ -224,11 +224,11 @@ def _lists(lists: Sequence[list[Any]]) -> pa.ListArray:
     """What pyarrow makes of such lists, in half its time."""
     flat = list(chain.from_iterable(lists))
     try:
-        values: array[Any] = array("i", flat)
+        values = pa.array(np.asarray(array("q", flat))).cast(pa.int32())
     except TypeError:  # real numbers
-        values = array("d", flat)
+        values = pa.array(np.asarray(array("d", flat)))
     ends = np.cumsum([0, *map(len, lists)], dtype=np.int32)
-    return pa.ListArray.from_arrays(ends, np.asarray(values))
+    return pa.ListArray.from_arrays(ends, values)
 
 
 def _record_rows(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
