@@ -21,7 +21,8 @@ from setuptools import Extension, setup
 ARCHITECTURES = "8.0;8.9;9.0;10.0+PTX"
 # No -march=native: a wheel built on one node of a cluster must run on all of them. The operators
 # choose their instruction set when they run (csrc/common/isa.h).
-HOST_FLAGS = ["-O3", "-Wall"]
+# -g0: Python adds the -g of its own build, and half of the time would go into debugging symbols.
+HOST_FLAGS = ["-O3", "-Wall", "-g0"]
 DEFAULT_CUDA_HOME = "/usr/local/cuda"
 CUDA_HEADER = "include/cuda_runtime.h"  # not beside an nvcc that is a script in /usr/local/bin
 # NaN and infinity keep their meaning; only traps and errno, which nobody reads, are given up.

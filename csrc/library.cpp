@@ -1,8 +1,12 @@
 // Every operator that bigft adds to torch. What they compute: bigft/ops, which calls them.
+//
+// The one file that includes torch/library.h: it takes longer to compile than any file of kernels.
 #include <torch/library.h>
 
+#include "common/check.h"
 #include "common/fault.h"
 #include "common/isa.h"
+#include "operators.h"
 
 namespace bigft {
 namespace {
@@ -12,6 +16,16 @@ std::string built_isa() { return isa_name(); }
 #ifdef BIGFT_FAULTS
 void plant_fault(std::string name) { planted_fault = std::move(name); }
 #endif
+
+void register_kernels(torch::Library& m) {
+  m.impl("masked_cross_entropy", masked_cross_entropy::forward);
+  m.impl("masked_cross_entropy_", masked_cross_entropy::forward_);
+  m.impl("masked_cross_entropy_backward", masked_cross_entropy::backward);
+  m.impl("linear_cross_entropy", linear_cross_entropy::forward);
+  m.impl("linear_cross_entropy_backward", linear_cross_entropy::backward);
+  m.impl("token_classification_head", token_classification_head::forward);
+  m.impl("scale_", masked_cross_entropy::scale_);
+}
 
 }  // namespace
 
@@ -31,5 +45,11 @@ TORCH_LIBRARY(bigft, m) {
 #endif
 }
 // clang-format on
+
+TORCH_LIBRARY_IMPL(bigft, CompositeExplicitAutograd, m) { m.impl("take_bad_label", take_bad_label); }
+TORCH_LIBRARY_IMPL(bigft, CPU, m) { register_kernels(m); }
+#ifdef BIGFT_CUDA
+TORCH_LIBRARY_IMPL(bigft, CUDA, m) { register_kernels(m); }
+#endif
 
 }  // namespace bigft

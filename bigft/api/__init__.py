@@ -153,8 +153,11 @@ def predict(
         Line(text if isinstance(text, str) else dict(text), "texts", number)
         for number, text in enumerate(given, 1)
     ]
+    from bigft.runtime.imports import importing
+
     with _alone():
-        from bigft.training.trained import Trained
+        with importing():
+            from bigft.training.trained import Trained
 
         trained = Trained.load(directory, words, given_by="bigft.predict")
         answers: list[dict[str, Any]] = list(answered(trained, lines, batch_size, problems))

@@ -9,6 +9,7 @@ from bigft.api.given import unsettable
 from bigft.config.draft import COMMAND_LINE
 from bigft.config.errors import BadInput, Problem
 from bigft.runtime.clock import clock_of
+from bigft.runtime.imports import importing
 from bigft.runtime.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def evaluations(
     problems += _of_other_splits(overrides, splits)
     if problems:
         raise BadInput(problems)
-    from bigft.training.trained import Trained
+    with importing():
+        from bigft.training.trained import Trained
 
     trained = Trained.load(directory, overrides, clock_of(directory), given_by)
     batch_size = batch_size or trained.config.train.per_device_eval_batch_size

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,10 @@ from bigft.config.fields import wherever_read
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime import local_ranks
+from bigft.runtime.environment import may_have_gpu
 from bigft.runtime.events import EventStream, MetricsFile, read_metrics
+from bigft.runtime.fork_server import ForkServer
+from bigft.runtime.imports import importing
 from bigft.runtime.launcher import Launch
 from bigft.runtime.lock import LockLost
 from bigft.runtime.logs import log_to
@@ -27,6 +31,14 @@ from bigft.runtime.signals import Stopped, StopRequest, is_interrupted
 if TYPE_CHECKING:
     from bigft.training.run import Run
 
+RANK_IMPORTS = (  # what every rank loads
+    "transformers.modeling_utils",
+    "deepspeed",
+    "bigft.training.fit",
+    "bigft.training.preflight",
+    "bigft.report",
+    "bigft.cli.train",
+)
 STARTED = "BIGFT_STARTED"  # when a run was started, by time.monotonic(): a parent tells its ranks
 
 
@@ -87,22 +99,33 @@ def _num_devices() -> int:
 def run_ranks(config: RunConfig, words: Sequence[str], launch: Launch, started: float) -> End:
     """Checks and prepares here, so that errors come once and early; then starts the ranks."""
     directory = RunDirectory(config.train.output_dir)
-    prepared = _prepared(config, launch, directory, _stop_request(config, started))
-    if isinstance(prepared, End):
-        return prepared
     environ = {**os.environ, STARTED: str(started)}
-    try:
-        ended = local_ranks.run_ranks(
-            ["train", *words], launch.world_size, environ, directory.log_file
-        )
-        reason = ended.why or f"the ranks ended with {ended.code}"
-        if not _recorded(reason, lambda: directory.ranks_ended(ended)):
-            return End("failed", reason, EXIT_FAILED)
-    finally:
-        directory.release()
+    with _fork_server(launch.world_size, environ) as server:
+        prepared = _prepared(config, launch, directory, _stop_request(config, started))
+        if isinstance(prepared, End):
+            return prepared
+        try:
+            ended = local_ranks.run_ranks(
+                ["train", *words], launch.world_size, environ, directory.log_file, server
+            )
+            reason = ended.why or f"the ranks ended with {ended.code}"
+            if not _recorded(reason, lambda: directory.ranks_ended(ended)):
+                return End("failed", reason, EXIT_FAILED)
+        finally:
+            directory.release()
     run = directory.read()
     results = directory.read_results() if ended.code == 0 else {}
     return End(run["status"], run["why"], ended.code, results)
+
+
+def _fork_server(
+    world_size: int, environ: Mapping[str, str]
+) -> AbstractContextManager[ForkServer | None]:
+    """None where a GPU may be: whether a fork is safe beside its driver has not been seen."""
+    if may_have_gpu(environ):
+        return nullcontext()
+    settings = local_ranks.start_settings(world_size, environ)
+    return ForkServer("bigft.cli", RANK_IMPORTS, settings | {"DS_ACCELERATOR": "cpu"})
 
 
 def _stop_request(config: RunConfig, started: float) -> StopRequest:
@@ -118,7 +141,8 @@ def _prepared(
 ) -> Run | End:
     """The run, its data prepared and, for the first rank, its directory claimed: not before, so
     that a refused start leaves an older run as it is. The end if a stop was asked for."""
-    from bigft.training.preflight import preflight
+    with importing():
+        from bigft.training.preflight import preflight
 
     resume = config.train.resume_from_checkpoint
     try:
@@ -237,11 +261,12 @@ def _train(
     from bigft.runtime.process_group import choose_accelerator, join, leave, meet
 
     choose_accelerator()  # before deepspeed is imported and guesses
-    from bigft.runtime.seeding import use_deterministic_algorithms
-    from bigft.training.batch import global_batch
-    from bigft.training.checkpoint import checkpoint_to_resume
-    from bigft.training.fit import fit
-    from bigft.training.run import versions
+    with importing():
+        from bigft.runtime.seeding import use_deterministic_algorithms
+        from bigft.training.batch import global_batch
+        from bigft.training.checkpoint import checkpoint_to_resume
+        from bigft.training.fit import fit
+        from bigft.training.run import versions
 
     config, is_first = run.config, launch.rank == 0
     checkpoint = checkpoint_to_resume(run, directory, launch.world_size)

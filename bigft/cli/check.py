@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bigft.cli.arguments import add_config_arguments, count, read_config
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.config.sections import RunConfig
+from bigft.runtime.imports import importing
 from bigft.runtime.launcher import Launch, free_port
 from bigft.runtime.run_directory import RunDirectory
 
@@ -65,10 +66,11 @@ def describe(
 ) -> list[str | Text]:
     """What the run would do on so many ranks in all, a line each. Raises BadInput if it would be
     refused."""
-    from bigft.cli.preview import examples, histogram, samples
-    from bigft.runtime.machine import check_accelerators
-    from bigft.training.batch import global_batch
-    from bigft.training.preflight import preflight
+    with importing():
+        from bigft.cli.preview import examples, histogram, samples
+        from bigft.runtime.machine import check_accelerators
+        from bigft.training.batch import global_batch
+        from bigft.training.preflight import preflight
 
     on_each = -(-nproc // nodes)
     launch = Launch(0, 0, nproc, on_each, "127.0.0.1", free_port(), "environment")

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem
+from bigft.runtime.imports import importing
 from bigft.runtime.run_directory import RunDirectory
 
 
@@ -27,7 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from bigft.training.merge import export_copy, export_merged
+    with importing():
+        from bigft.training.merge import export_copy, export_merged
 
     if args.output is None and not args.merge:
         problem = Problem("--output", "not given", "name the directory to write, or add --merge")

@@ -14,6 +14,7 @@ from bigft.api.answers import SETTABLE, Line, answered, not_text
 from bigft.api.given import unsettable
 from bigft.cli.arguments import count
 from bigft.config.errors import BadInput, Problem, collect
+from bigft.runtime.imports import importing
 from bigft.runtime.run_directory import RunDirectory
 
 
@@ -42,7 +43,8 @@ def run(args: Namespace) -> int:
     _check(args)
     problems: list[Problem] = []
     lines = None if args.chat else _lines_of(args, problems)
-    from bigft.training.trained import Trained
+    with importing():
+        from bigft.training.trained import Trained
 
     trained = Trained.load(RunDirectory(args.run), args.overrides)
     if lines is None:

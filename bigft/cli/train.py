@@ -40,9 +40,10 @@ def _train_as_launched(args: Namespace) -> int:
     settings = environment.process_settings(os.environ)
     if launch is None or launch.world_size == 1:
         settings.pop("TOKENIZERS_PARALLELISM", None)  # nobody else wants the cores
-    told = environment.SETTLED in os.environ or (launch is not None and launch.rank > 0)
+    if launch is not None or args.nproc in (None, 1):  # else this process computes nothing
+        environment.reexec_with(settings)  # before anything is read, or imported, twice
+    told = environment.PARENT in os.environ or (launch is not None and launch.rank > 0)
     loaded = read_config(args, quiet=told)
-    environment.reexec_with(settings)  # before torch is imported: it would be imported twice
     words = [word for word in (args.config, *args.overrides) if word is not None]
     with loaded.located():
         if is_finished(loaded.config):

@@ -10,7 +10,7 @@ from itertools import chain
 
 import pyarrow as pa
 
-from bigft.data.split import COLUMN_PREFIX, PreparedSplit
+from bigft.data.split import COLUMN_PREFIX, PreparedSplit, to_numpy
 
 VERSION = "v2:"  # raise it when other things are hashed, and keep the older form to compare with
 NUMBERS = ("length", "num_targets")  # of a row, beside its columns
@@ -39,11 +39,11 @@ class _Hashed:
     def update(self, column: pa.Array) -> None:
         values = column
         if pa.types.is_list(column.type):
-            lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+            lengths = to_numpy(column.value_lengths())
             self._lengths.update(lengths.astype("<i8").tobytes())
             values = column.flatten()
         kind = "<f8" if pa.types.is_floating(values.type) else "<i8"
-        self._values.update(values.to_numpy(zero_copy_only=False).astype(kind).tobytes())
+        self._values.update(to_numpy(values).astype(kind).tobytes())
 
     def digest(self) -> list[str]:
         return [self._lengths.hexdigest(), self._values.hexdigest()]

@@ -91,9 +91,9 @@ class PreparedSplit:
             length=number("length"),
             num_targets=number("num_targets"),
             columns={
-                name.removeprefix(COLUMN_PREFIX): batch.column(name)[place]
-                .values.to_numpy()
-                .tolist()
+                name.removeprefix(COLUMN_PREFIX): to_numpy(
+                    batch.column(name)[place].values
+                ).tolist()
                 for name in batch.schema.names
                 if name.startswith(COLUMN_PREFIX)
             },
@@ -138,16 +138,21 @@ class ArrowRows:
     def numbers(self, name: str) -> NDArray[np.int64]:
         values = np.empty(len(self), np.int64)
         for start, batch in zip(self._starts, self._batches, strict=False):
-            values[start : start + batch.num_rows] = batch.column(name).to_numpy()
+            values[start : start + batch.num_rows] = to_numpy(batch.column(name))
         return values
 
     def sizes(self, name: str) -> NDArray[np.int64]:
-        counts = [batch.column(name).value_lengths().to_numpy() for batch in self._batches]
+        counts = [to_numpy(batch.column(name).value_lengths()) for batch in self._batches]
         return np.concatenate(counts).astype(np.int64)
 
     def values(self, name: str) -> Iterator[Any]:
         for batch in self._batches:
             yield from batch.column(name).to_pylist()
+
+
+def to_numpy(numbers: pa.Array) -> NDArray[Any]:
+    """The numbers, none of them null, without a copy. Arrow's own method imports pandas first."""
+    return np.from_dlpack(numbers)
 
 
 def part_path(directory: Path, name: str, part: int, content: Content) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from bigft.runtime.events import Event
+from bigft.runtime.proc import CONTENDED
 
 LARGE = 1e6  # from which on decimals tell nothing
 
@@ -27,6 +28,7 @@ LOG_FIELDS: dict[str, Callable[[float], str]] = {
     "tokens_per_second": lambda value: (
         f"{value:,.0f} tokens/s" if value >= 10 else f"{value:.2g} tokens/s"
     ),
+    "cpu_wait": lambda value: f"cpu_wait {value:.0%}" if value >= CONTENDED else "",
 }
 START_FIELDS: dict[str, Callable[[float], str]] = {
     "total_steps": "{:,} steps".format,
@@ -110,6 +112,11 @@ def describe(event: Event) -> str:
                 f"step {event['step']} is skipped: its {event['what']} is not finite; "
                 f"samples: {samples}"
             )
+        case "cpu_contention":
+            return (
+                f"slowed down: the run's threads waited {event['cpu_wait']:.0%} of their time for "
+                "cores that other processes used, or other ranks; `top` shows which"
+            )
         case "signal":
             return f"{event['signal']}: saving and stopping"
         case "end":
@@ -138,7 +145,8 @@ def scores(event: Event) -> dict[str, float]:
 
 def shown(event: Event, fields: dict[str, Callable[[float], str]]) -> list[str]:
     """The numbers of the event that are there, formatted."""
-    return [form(event[key]) for key, form in fields.items() if is_number(event.get(key))]
+    texts = [form(event[key]) for key, form in fields.items() if is_number(event.get(key))]
+    return [text for text in texts if text]
 
 
 def is_number(value: object) -> bool:

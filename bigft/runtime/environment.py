@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from bigft.runtime.launcher import Launch
 
@@ -16,19 +17,37 @@ MALLOC_SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
-SETTLED = "BIGFT_SETTLED"  # settings are applied and notes are told: not again
+# libgomp reads it when it is loaded. By default a thread that waits for another one spins 300,000
+# times before it sleeps: on a core that the other one, or another process, needs (docs/results.md).
+SPINS = {"GOMP_SPINCOUNT": "1500"}
+WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # the user's own: either says how to wait
+SETTLED = "BIGFT_SETTLED"  # settings are applied: not again
+PARENT = "BIGFT_PARENT"  # the process that started the ranks, and claimed the directory for them
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, under WSL, AMD's
 
 
 def environment_for_rank(rank: int, world: int, port: int, cores: int) -> dict[str, str]:
     """The variables of one rank of `world` on this machine, which share its cores equally."""
-    launch = Launch.local(world, rank, port)
-    return {**launch.environment(), "OMP_NUM_THREADS": str(max(1, cores // world))}
+    return {**Launch.local(world, rank, port).environment(), **threads_of_rank(world, cores)}
+
+
+def threads_of_rank(world: int, cores: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(max(1, cores // world))}
 
 
 def process_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """What a rank's environment should hold and does not; the user's own values stay."""
     settings = {**MALLOC_SETTINGS, "TOKENIZERS_PARALLELISM": "false"}
+    if not any(name in environ for name in WAIT_SETTINGS):
+        settings |= SPINS
     return {name: value for name, value in settings.items() if name not in environ}
+
+
+def may_have_gpu(environ: Mapping[str, str]) -> bool:
+    """Whether there may be a GPU to train on; asks no library, so that none has to be loaded."""
+    if (chosen := environ.get("DS_ACCELERATOR")) is not None:
+        return chosen != "cpu"
+    return any(Path(device).exists() for device in GPU_DEVICES)
 
 
 @contextmanager
@@ -53,7 +72,7 @@ def reexec_with(settings: Mapping[str, str]) -> None:
     started that a second start would repeat.
     """
     os.environ.update(settings)
-    if SETTLED in os.environ or not MALLOC_SETTINGS.keys() & settings.keys():
+    if SETTLED in os.environ or not {*MALLOC_SETTINGS, *SPINS} & settings.keys():
         return
     os.environ[SETTLED] = "1"
     sys.stdout.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import queue
@@ -15,20 +14,63 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from bigft.config.exit_codes import EXIT_INTERRUPTED, EXIT_RESUMABLE
-from bigft.runtime.environment import SETTLED, environment_for_rank, process_settings
-from bigft.runtime.launcher import free_port
-from bigft.runtime.signals import is_main_thread
+from bigft.config.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_RESUMABLE
+from bigft.runtime.environment import (
+    PARENT,
+    SETTLED,
+    process_settings,
+    threads_of_rank,
+)
+from bigft.runtime.fork_server import ForkServer, ServerEnded
+from bigft.runtime.launcher import Launch, free_port
+from bigft.runtime.proc import die_with
+from bigft.runtime.signals import FORWARDED_SIGNALS, is_main_thread
 
-FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 # After the first rank ended: where it failed, the others may hang in a collective with it for good;
 # where all stop as asked, the first one may still be writing.
 SECONDS_TO_STOP = 5.0
 SECONDS_TO_LEAVE = 30.0
 # Python runs a handler when its main thread wakes; of two signals the second may reach another.
 SECONDS_BETWEEN_LOOKS = 0.2
-PR_SET_PDEATHSIG = 1
+
+
+class Rank(Protocol):
+    """A process that leads its own group. pid: its own until it is reaped."""
+
+    pid: int
+
+    def wait(self) -> None:
+        """Returns when it has ended."""
+
+    def reap(self) -> int:
+        """Its exit code; -n if signal n ended it. Waits for its end."""
+
+
+class SpawnedRank:
+    """A new process of Python, which loads all that it needs itself."""
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path | None) -> None:
+        parent = os.getpid()
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("ab")) if log else None
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bigft", *argv],
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=0,  # or Ctrl-C would reach the ranks twice
+                preexec_fn=lambda: die_with(parent),
+            )
+        self.pid = self._process.pid
+
+    def wait(self) -> None:
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+    def reap(self) -> int:
+        return self._process.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +91,7 @@ def run_ranks(
     nproc: int,
     environ: Mapping[str, str],
     log_file: Callable[[int], Path] | None = None,
+    server: ForkServer | None = None,
 ) -> Ended:
     """Runs `bigft <argv>` as nproc ranks on this machine; returns how they ended.
 
@@ -59,28 +102,26 @@ def run_ranks(
 
     log_file: the log of each rank, `RunDirectory.log_file`; what ranks above 0 print is appended to
     theirs, since the terminal is rank 0's. None: all ranks print to the terminal.
+    server: of `fork_server`, which forks them; None: each is a new process of Python.
     """
     happenings: queue.SimpleQueue[int | signal.Signals] = queue.SimpleQueue()  # ranks, signals
-    running: dict[int, subprocess.Popen[bytes]] = {}
+    running: dict[int, Rank] = {}
     ended: Ended | None = None
     deadline = math.inf
     passed_on: set[int] = set()
 
-    def wait_for(rank: int, process: subprocess.Popen[bytes]) -> None:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    def wait_for(rank: int, process: Rank) -> None:
+        process.wait()
         happenings.put(rank)
 
-    port, cores = free_port(), len(os.sched_getaffinity(0))
+    start = server.fork if server else SpawnedRank
+    port, settings = free_port(), start_settings(nproc, environ)
     with _signals_into(happenings):
         try:
             for rank in range(nproc):
-                settings = {**environ, **process_settings(environ)}
-                settings |= environment_for_rank(rank, nproc, port, cores)
-                settings[SETTLED] = "1"
-                if "OMP_NUM_THREADS" in environ:
-                    settings["OMP_NUM_THREADS"] = environ["OMP_NUM_THREADS"]
+                place = Launch.local(nproc, rank, port).environment()
                 log = log_file(rank) if log_file and rank > 0 else None
-                running[rank] = _start(argv, settings, log)
+                running[rank] = start(argv, {**settings, **place}, log)
             # One waiting thread per rank: exits are seen in the order in which they happen.
             for item in running.items():
                 threading.Thread(target=wait_for, args=item, daemon=True).start()
@@ -101,7 +142,7 @@ def run_ranks(
                     continue
                 process = running.pop(happening)
                 _kill(process)  # its workers; before it is reaped nobody else can have its id
-                code = process.wait()
+                code = process.reap()
                 if code != 0 and ended is None:
                     ended = _ended(happening, code, passed_on, log_file)
                     if ended.why:
@@ -109,10 +150,20 @@ def run_ranks(
                     _send(running, signal.SIGTERM)
                     seconds = SECONDS_TO_STOP if ended.why else SECONDS_TO_LEAVE
                     deadline = min(deadline, time.monotonic() + seconds)
+        except ServerEnded as error:
+            ended = Ended(EXIT_FAILED, len(running), str(error))
+            print(f"bigft: {ended.why}", file=sys.stderr, flush=True)
         finally:
             for process in running.values():
                 _kill(process)
     return ended or Ended()
+
+
+def start_settings(nproc: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """environ, and what every one of nproc ranks that share this machine starts with."""
+    threads = threads_of_rank(nproc, len(os.sched_getaffinity(0)))
+    told = {SETTLED: "1", PARENT: str(os.getpid())}
+    return {**threads, **environ, **process_settings(environ), **told}
 
 
 @contextlib.contextmanager
@@ -129,36 +180,12 @@ def _signals_into(happenings: queue.SimpleQueue[int | signal.Signals]) -> Iterat
             signal.signal(number, handler)
 
 
-def _start(
-    argv: Sequence[str], environ: Mapping[str, str], log: Path | None
-) -> subprocess.Popen[bytes]:
-    libc = ctypes.CDLL(None)
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-        if os.getppid() != parent:  # it died before the call above
-            os._exit(1)
-
-    with contextlib.ExitStack() as stack:
-        output = stack.enter_context(log.open("ab")) if log else None
-        return subprocess.Popen(
-            [sys.executable, "-m", "bigft", *argv],
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            process_group=0,  # or Ctrl-C would reach the ranks twice
-            preexec_fn=die_with_parent,
-        )
-
-
-def _send(running: Mapping[int, subprocess.Popen[bytes]], number: signal.Signals) -> None:
+def _send(running: Mapping[int, Rank], number: signal.Signals) -> None:
     for process in running.values():
-        os.kill(process.pid, number)  # Popen's own way would reap it first
+        os.kill(process.pid, number)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: Rank) -> None:
     """Ends the rank and the workers that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem
+from bigft.runtime.environment import PARENT
 from bigft.runtime.failpoints import failpoint
 
 BEAT_SECONDS = 10.0
@@ -79,7 +80,8 @@ class Holder:
     @property
     def is_us(self) -> bool:
         """This process, or the parent that claimed the directory for its ranks."""
-        return self.is_here and not self.is_gone and self.pid in (os.getpid(), os.getppid())
+        us = (str(os.getpid()), os.environ.get(PARENT))
+        return self.is_here and not self.is_gone and str(self.pid) in us
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import torch
 
 from bigft.config.errors import BadInput, Problem, reason
 from bigft.config.sections import TrainConfig
+from bigft.runtime.imports import importing
 from bigft.runtime.launcher import Launch
 from bigft.runtime.proc import read_fields
 from bigft.runtime.process_group import World, choose_accelerator
@@ -91,7 +92,8 @@ def check_libraries() -> None:
     """Raises BadInput if transformers' models cannot be imported, and names the package that stops
     them: most often one that was built for another torch, as torchvision's operators are."""
     try:
-        import transformers.modeling_utils  # noqa: F401
+        with importing():
+            import transformers.modeling_utils  # noqa: F401
     except Exception as error:  # an operator that is missing is a RuntimeError
         while (cause := error.__cause__ or error.__context__) is not None:
             error = cause  # type: ignore[assignment]

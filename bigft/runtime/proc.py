@@ -1,8 +1,17 @@
-"""What Linux tells in /proc. Needs no torch: `bigft env` uses it where torch is broken."""
+"""What Linux tells of processes, and does for them. Needs no torch: `bigft env` uses it where torch
+is broken."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+CONTENDED = 0.1  # of the time of threads waited for a core: a user should know
 
 
 def read_fields(path: str) -> dict[str, str]:
@@ -12,3 +21,33 @@ def read_fields(path: str) -> dict[str, str]:
         key, _, value = line.partition(":")
         values.setdefault(key.strip(), value.strip())
     return values
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """Seconds of a process's threads. ran: on a core.  waited: ready to run, but other threads had
+    the cores."""
+
+    ran: float
+    waited: float
+
+    @classmethod
+    def now(cls) -> CpuTime:
+        """Of this process's threads since each began; 0 where the kernel does not count."""
+        ran = waited = 0
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it has just ended, or there is no such file
+                own, others, *_ = (thread / "schedstat").read_text().split()
+                ran, waited = ran + int(own), waited + int(others)
+        return cls(ran / 1e9, waited / 1e9)
+
+    def __sub__(self, earlier: CpuTime) -> CpuTime:
+        # A thread that has ended in between takes its seconds with it.
+        return CpuTime(max(0.0, self.ran - earlier.ran), max(0.0, self.waited - earlier.waited))
+
+
+def die_with(parent: int) -> None:
+    """From now on this process is killed when its parent, of that id, dies; at once if it has."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bigft.runtime.process_group import World
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED_SIGNALS = (*STOP_SIGNALS, signal.SIGINT)  # to the ranks that a process started
 
 _interrupted = False
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bigft.runtime.proc import CpuTime
 from bigft.runtime.process_group import World
 from bigft.training.checkpoint.state import TrainerState
 
@@ -17,13 +18,15 @@ from bigft.training.checkpoint.state import TrainerState
 class LogInterval:
     """loss_sum: fp64, of this rank; it stays on the device until the log line.
     targets, tokens: of all ranks.  started: time.monotonic().
-    paused: seconds of evaluations and saves, which are no training."""
+    paused: seconds of evaluations and saves, which are no training.
+    cpu: of this rank's threads when the interval began."""
 
     loss_sum: torch.Tensor
     targets: int = 0
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
     paused: float = 0.0
+    cpu: CpuTime = field(default_factory=CpuTime.now)
 
     @classmethod
     def begun(cls, state: TrainerState, world: World) -> LogInterval:
@@ -47,8 +50,10 @@ class LogInterval:
         Collective.
 
         The loss of an interval in which nothing was learnt, all its steps being skipped, is NaN.
+        cpu_wait: the share of their time that threads which could run waited for a core.
         """
-        (loss_sum,) = world.sum([self.loss_sum.item()])
+        cpu = CpuTime.now() - self.cpu
+        loss_sum, ran, waited = world.sum([self.loss_sum.item(), cpu.ran, cpu.waited])
         seconds = self._seconds(time.monotonic())
         state.total_loss += loss_sum
         state.total_targets += self.targets
@@ -59,6 +64,7 @@ class LogInterval:
             "num_targets": self.targets,
             "num_tokens": self.tokens,
             "tokens_per_second": self.tokens / seconds,
+            "cpu_wait": waited / max(ran + waited, 1e-9),
         }
 
     def _seconds(self, now: float) -> float:

@@ -14,6 +14,7 @@ from bigft.data.order import Order
 from bigft.data.records import Batch
 from bigft.runtime.events import EventStream
 from bigft.runtime.failpoints import failpoint
+from bigft.runtime.proc import CONTENDED
 from bigft.runtime.process_group import World
 from bigft.runtime.signals import Stopped, StopRequest
 from bigft.training.best import Judge
@@ -59,6 +60,7 @@ class Loop:
         self._stopped_early = self._judge.gives_up(state)
         self.evaluations: dict[tuple[str, int], Evaluation] = {}  # by split and step
         self._last_save = state.step if state.step else -1
+        self._told_contention = False
         stop.took(0.0, state.save_seconds)
 
     # -- the loop -----------------------------------------------------------------------------
@@ -216,6 +218,9 @@ class Loop:
             grad_norm=self._grad_norm,
             **means,
         )
+        if means["cpu_wait"] >= CONTENDED and not self._told_contention:
+            self._told_contention = True
+            self._events.emit("cpu_contention", step=state.step, cpu_wait=means["cpu_wait"])
         self._interval = LogInterval(torch.zeros_like(interval.loss_sum))
 
     def _evaluate(self) -> bool:

@@ -1,7 +1,6 @@
 #include "check.h"
 
-#include <ATen/ATen.h>
-#include <torch/library.h>
+#include <ATen/ops/from_blob.h>
 
 #include <map>
 #include <mutex>
@@ -15,16 +14,6 @@ std::mutex flags_mutex;
 std::map<int, at::Tensor>& flags() {
   static auto* flags = new std::map<int, at::Tensor>();
   return *flags;
-}
-
-// {1 + row, label} of a label out of range that a kernel met since the last call; {0, 0}: none.
-at::Tensor take_bad_label(at::Device device) {
-  const std::lock_guard<std::mutex> lock(flags_mutex);
-  const auto found = flags().find(device.index());
-  if (!device.is_cuda() || found == flags().end()) return at::zeros({2}, at::kLong);
-  at::Tensor taken = found->second.cpu();
-  found->second.zero_();
-  return taken;
 }
 
 }  // namespace
@@ -116,7 +105,7 @@ at::Tensor with_unit_stride(const at::Tensor& tensor) {
 }
 
 at::Tensor total_loss(const at::Tensor& loss, double scale) {
-  return at::sum(loss, at::kDouble).mul_(scale).to(loss.scalar_type());
+  return loss.sum(at::kDouble).mul_(scale).to(loss.scalar_type());
 }
 
 int device_index(const at::Tensor& tensor) { return tensor.is_cpu() ? -1 : tensor.get_device(); }
@@ -125,10 +114,20 @@ BadLabel* bad_label_of(const at::Tensor& tensor) {
   if (!tensor.is_cuda()) return nullptr;
   const std::lock_guard<std::mutex> lock(flags_mutex);
   at::Tensor& flag = flags()[tensor.device().index()];
-  if (!flag.defined()) flag = at::zeros({2}, tensor.options().dtype(at::kLong));
+  if (!flag.defined()) flag = tensor.new_zeros({2}, at::kLong);
   return flag.mutable_data_ptr<int64_t>();
 }
 
-TORCH_LIBRARY_IMPL(bigft, CompositeExplicitAutograd, m) { m.impl("take_bad_label", take_bad_label); }
+at::Tensor take_bad_label(at::Device device) {
+  const std::lock_guard<std::mutex> lock(flags_mutex);
+  const auto found = flags().find(device.index());
+  if (!device.is_cuda() || found == flags().end()) {
+    int64_t none[2] = {0, 0};
+    return at::from_blob(none, {2}, at::kLong).clone();
+  }
+  at::Tensor taken = found->second.cpu();
+  found->second.zero_();
+  return taken;
+}
 
 }  // namespace bigft

@@ -52,4 +52,7 @@ int device_index(const at::Tensor& tensor);
 // on the CPU.
 BadLabel* bad_label_of(const at::Tensor& tensor);
 
+// {1 + row, label} of a label out of range that a kernel met since the last call; {0, 0}: none.
+at::Tensor take_bad_label(at::Device device);
+
 }  // namespace bigft

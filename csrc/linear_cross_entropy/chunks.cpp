@@ -1,5 +1,5 @@
 // The products of linear_cross_entropy, cut by rows (chunks) or by classes (tiles).
-#include <ATen/ATen.h>
+#include <limits>
 
 #include "../common/check.h"
 #include "../common/fault.h"
@@ -28,7 +28,7 @@ void add_logits(Tensor out, const Tensor& hidden, const Tensor& weight, const Te
 Tensor accumulator(const Tensor& gradient, bool several) {
   if (!gradient.defined() || !several || gradient.element_size() >= 4) return gradient;
   if (BIGFT_FAULT(accumulate_weight_in_bf16)) return gradient;
-  return at::empty(gradient.sizes(), gradient.options().dtype(at::kFloat));
+  return gradient.new_empty(gradient.sizes(), at::kFloat);
 }
 
 int64_t rows_of_chunk(const Targets& targets, const Gradients& gradients, int64_t workspace_bytes) {
@@ -54,11 +54,11 @@ void each_chunk(
     const Targets& targets, Gradients& gradients, int64_t workspace_bytes, const ToGradient& to_gradient) {
   const int64_t num_rows = targets.hidden.size(0), num_classes = targets.weight.size(0);
   const int64_t step = rows_of_chunk(targets, gradients, workspace_bytes);
-  const Tensor workspace = at::empty({step, num_classes}, targets.hidden.options());
+  const Tensor workspace = targets.hidden.new_empty({step, num_classes});
   const bool several = step < num_rows;
   Tensor grad_weight = accumulator(gradients.weight, several);
   Tensor grad_bias = gradients.bias.defined()
-      ? at::zeros(gradients.bias.sizes(), gradients.bias.options().dtype(accumulated(gradients.bias.scalar_type())))
+      ? gradients.bias.new_zeros(gradients.bias.sizes(), accumulated(gradients.bias.scalar_type()))
       : Tensor();
   for (int64_t first = 0; first < num_rows; first += step) {
     const int64_t n = std::min(step, num_rows - first);
@@ -150,7 +150,7 @@ void by_tiles(
   if (workspace_bytes <= 0) workspace_bytes = hidden.is_cpu() ? WORKSPACE_CPU : WORKSPACE_CUDA / 8;
   const int64_t column_bytes = std::max<int64_t>(num_rows, 1) * hidden.element_size();
   const int64_t step = std::min(num_classes, std::max(MIN_TILE, workspace_bytes / column_bytes));
-  const Tensor workspace = at::empty({num_rows * step}, hidden.options());
+  const Tensor workspace = hidden.new_empty({num_rows * step});
   const auto logits_of = [&](int64_t first) {
     const int64_t n = std::min(step, num_classes - first);
     Tensor logits = workspace.narrow(0, 0, num_rows * n).view({num_rows, n});
@@ -160,10 +160,11 @@ void by_tiles(
   };
 
   // First pass: what the softmax of a row needs to know of all its classes.
-  Tensor sum = at::zeros_like(lse), target = at::zeros_like(lse), highest;
-  Tensor tile_lse = at::empty_like(lse), tile_sum = at::empty_like(lse), tile_target = at::empty_like(lse);
+  const auto empty_N = [&] { return lse.new_empty({num_rows}); };
+  Tensor tile_lse = empty_N(), tile_sum = empty_N(), tile_target = empty_N();
+  Tensor sum = lse.new_zeros({num_rows}), target = lse.new_zeros({num_rows}), highest;
   lse.fill_(-std::numeric_limits<double>::infinity());
-  if (predictions.defined()) highest = at::full({num_rows}, -std::numeric_limits<double>::infinity(), hidden.options());
+  if (predictions.defined()) highest = hidden.new_full({num_rows}, -std::numeric_limits<double>::infinity());
   for (int64_t first = 0; first < num_classes; first += step) {
     const Tensor logits = logits_of(first);
     CrossEntropyTile tile = tile_of(targets, logits, first);
@@ -172,22 +173,22 @@ void by_tiles(
     tile.tile_sum = tile_sum.mutable_data_ptr();
     tile.tile_target = tile_target.mutable_data_ptr();
     masked_cross_entropy::statistics_tile(tile, device_index(logits));
-    lse.copy_(at::logaddexp(lse, tile_lse));
+    lse.copy_(lse.logaddexp(tile_lse));
     sum.add_(tile_sum);
     target.add_(tile_target);
     if (predictions.defined() && num_rows > 0) {
       const auto [of_tile, at_class] = logits.max(1);
       const Tensor is_higher = of_tile.gt(highest);
-      predictions.copy_(at::where(is_higher, at_class + first, predictions));
-      highest = at::where(is_higher, of_tile, highest);
+      predictions.copy_(at_class.add(first).where(is_higher, predictions));
+      highest = of_tile.where(is_higher, highest);
     }
   }
   const LossOptions& options = targets.options;
   const double epsilon = options.label_smoothing;
-  Tensor of_row = (lse - target) * (1 - epsilon);
-  if (epsilon > 0) of_row += (lse - sum / static_cast<double>(num_classes)) * epsilon;
-  if (options.z_loss > 0) of_row += lse * lse * options.z_loss;
-  Tensor upstream = at::full_like(lse, targets.scale);
+  Tensor of_row = lse.sub(target).mul_(1 - epsilon);
+  if (epsilon > 0) of_row += lse.sub(sum.div(static_cast<double>(num_classes))).mul_(epsilon);
+  if (options.z_loss > 0) of_row += lse.mul(lse).mul_(options.z_loss);
+  Tensor upstream = lse.new_full({num_rows}, targets.scale);
   if (targets.row_weight.defined()) {
     of_row *= targets.row_weight;
     upstream *= targets.row_weight;
@@ -201,7 +202,7 @@ void by_tiles(
   // Second pass: the same logits again, and their gradients.
   Tensor grad_hidden;
   if (gradients.hidden.defined()) {
-    grad_hidden = at::zeros(hidden.sizes(), hidden.options().dtype(accumulated(hidden.scalar_type())));
+    grad_hidden = hidden.new_zeros(hidden.sizes(), accumulated(hidden.scalar_type()));
   }
   for (int64_t first = 0; first < num_classes; first += step) {
     Tensor logits = logits_of(first);

@@ -1,16 +1,11 @@
 #include "op.h"
 
-#include <ATen/ATen.h>
-#include <torch/library.h>
-
 #include "../common/check.h"
+#include "../operators.h"
 #include "products.h"
 
 namespace bigft::linear_cross_entropy {
 namespace {
-
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // Indices that would be read or counted twice are refused where looking at them costs no host sync.
 void check_target_rows(const Tensor& rows, const Tensor& labels, int64_t ignore_index) {
@@ -74,30 +69,27 @@ Targets gathered(
 
 // An undefined tensor cannot be returned: what was not asked for has no elements.
 Tensor returned(const Tensor& tensor, const Tensor& like) {
-  return tensor.defined() ? tensor : at::empty({0}, like.options());
+  return tensor.defined() ? tensor : like.new_empty({0});
 }
 
 Tensor scattered(const Targets& targets, const Tensor& of_targets, int64_t num_rows, double fill) {
   if (!targets.rows.defined()) return of_targets;
   std::vector<int64_t> shape = of_targets.sizes().vec();
   shape[0] = num_rows;
-  return at::full(shape, fill, of_targets.options()).index_copy_(0, targets.rows, of_targets);
+  return of_targets.new_full(shape, fill).index_copy_(0, targets.rows, of_targets);
 }
 
 Gradients empty_gradients(
     const Targets& targets, const Tensor& weight, const OptionalTensor& bias, bool of_hidden,
     bool of_weight, bool of_bias) {
   Gradients gradients;
-  const auto contiguous = at::MemoryFormat::Contiguous;
-  if (of_hidden) gradients.hidden = at::empty_like(targets.hidden, contiguous);
-  if (of_weight) gradients.weight = at::empty_like(weight, contiguous);
-  if (of_bias && bias.has_value()) gradients.bias = at::empty_like(*bias, contiguous);
+  if (of_hidden) gradients.hidden = targets.hidden.new_empty(targets.hidden.sizes());
+  if (of_weight) gradients.weight = weight.new_empty(weight.sizes());
+  if (of_bias && bias.has_value()) gradients.bias = bias->new_empty(bias->sizes());
   return gradients;
 }
 
-using Gradients3 = std::tuple<Tensor, Tensor, Tensor>;
-
-Gradients3 returned(
+std::tuple<Tensor, Tensor, Tensor> returned(
     const Targets& targets, const Gradients& gradients, const Tensor& hidden, const Tensor& weight) {
   Tensor grad_hidden;
   if (gradients.hidden.defined()) {
@@ -106,6 +98,8 @@ Gradients3 returned(
   return {returned(grad_hidden, hidden), returned(gradients.weight, weight),
           returned(gradients.bias, weight)};
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& hidden, const Tensor& weight, const OptionalTensor& bias, const Tensor& labels,
@@ -117,11 +111,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
       gathered(hidden, weight, bias, labels, target_rows, row_weight, options, scale);
   Gradients gradients = empty_gradients(
       targets, weight, bias, compute_grad_hidden, compute_grad_weight, compute_grad_bias);
-  const auto kept = hidden.options().dtype(accumulated(hidden.scalar_type()));
+  const at::ScalarType kept = accumulated(hidden.scalar_type());
   const int64_t num_targets = targets.hidden.size(0);
-  const Tensor loss_M = at::empty({num_targets}, kept), lse_M = at::empty({num_targets}, kept);
+  const Tensor loss_M = hidden.new_empty({num_targets}, kept), lse_M = hidden.new_empty({num_targets}, kept);
   Tensor predictions_M;
-  if (compute_predictions) predictions_M = at::zeros({num_targets}, kept.dtype(at::kLong));
+  if (compute_predictions) predictions_M = hidden.new_zeros({num_targets}, at::kLong);
   (lean ? by_tiles : by_chunks)(targets, gradients, loss_M, lse_M, predictions_M, workspace_bytes);
 
   const int64_t num_rows = hidden.size(0);
@@ -136,7 +130,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
           returned(predictions_N, targets.labels), grad_hidden, grad_weight, grad_bias};
 }
 
-Gradients3 backward(
+std::tuple<Tensor, Tensor, Tensor> backward(
     const Tensor& grad_loss, const Tensor& hidden, const Tensor& weight, const OptionalTensor& bias,
     const Tensor& labels, const OptionalTensor& target_rows, const OptionalTensor& row_weight,
     const Tensor& lse, int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
@@ -149,24 +143,11 @@ Gradients3 backward(
     return targets.rows.defined() ? all.index_select(0, targets.rows) : all.contiguous();
   };
   Tensor upstream_M = of_targets(grad_loss);
-  if (targets.row_weight.defined()) upstream_M = upstream_M * targets.row_weight;
+  if (targets.row_weight.defined()) upstream_M = upstream_M.mul(targets.row_weight);
   Gradients gradients = empty_gradients(
       targets, weight, bias, compute_grad_hidden, compute_grad_weight, compute_grad_bias);
   gradients_by_chunks(targets, gradients, of_targets(lse), upstream_M, workspace_bytes);
   return returned(targets, gradients, hidden, weight);
 }
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(bigft, CPU, m) {
-  m.impl("linear_cross_entropy", forward);
-  m.impl("linear_cross_entropy_backward", backward);
-}
-#ifdef BIGFT_CUDA
-TORCH_LIBRARY_IMPL(bigft, CUDA, m) {
-  m.impl("linear_cross_entropy", forward);
-  m.impl("linear_cross_entropy_backward", backward);
-}
-#endif
 
 }  // namespace bigft::linear_cross_entropy

@@ -1,6 +1,7 @@
 #include "products.h"
 
-#include <ATen/ATen.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/mm.h>
 
 namespace bigft::linear_cross_entropy {
 namespace {
@@ -25,7 +26,7 @@ void product_by_blocks(at::Tensor out, const at::Tensor& a, const at::Tensor& b,
   };
   if (largest == inner) {
     const bool in_place = out.scalar_type() == at::kFloat;
-    at::Tensor sums = in_place ? out : at::zeros(out.sizes(), out.options().dtype(at::kFloat));
+    at::Tensor sums = in_place ? out : out.new_zeros(out.sizes(), at::kFloat);
     if (in_place && !accumulate) sums.zero_();
     for (int64_t k = 0; k < inner; k += step) {
       const int64_t n = std::min(step, inner - k);
@@ -36,13 +37,13 @@ void product_by_blocks(at::Tensor out, const at::Tensor& a, const at::Tensor& b,
     const at::Tensor right = widened(b, dtype);
     for (int64_t row = 0; row < rows; row += step) {
       const int64_t n = std::min(step, rows - row);
-      put(out.narrow(0, row, n), at::mm(widened(a.narrow(0, row, n), dtype), right));
+      put(out.narrow(0, row, n), widened(a.narrow(0, row, n), dtype).mm(right));
     }
   } else {
     const at::Tensor left = widened(a, dtype);
     for (int64_t column = 0; column < columns; column += step) {
       const int64_t n = std::min(step, columns - column);
-      put(out.narrow(1, column, n), at::mm(left, widened(b.narrow(1, column, n), dtype)));
+      put(out.narrow(1, column, n), left.mm(widened(b.narrow(1, column, n), dtype)));
     }
   }
 }

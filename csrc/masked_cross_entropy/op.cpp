@@ -1,23 +1,18 @@
 #include "op.h"
 
-#include <ATen/ATen.h>
-#include <torch/library.h>
-
 #include "../common/check.h"
 #include "../common/fault.h"
+#include "../operators.h"
 
 namespace bigft::masked_cross_entropy {
 namespace {
 
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
 CrossEntropyRows checked_rows(
     const Tensor& logits, const Tensor& labels, const Tensor& row_weight, const LossOptions& options,
     double scale, Tensor& loss_N, Tensor& lse_N) {
-  const auto kept = logits.options().dtype(accumulated(logits.scalar_type()));
-  loss_N = at::empty({logits.size(0)}, kept);
-  lse_N = at::empty({logits.size(0)}, kept);
+  const at::ScalarType kept = accumulated(logits.scalar_type());
+  loss_N = logits.new_empty({logits.size(0)}, kept);
+  lse_N = logits.new_empty({logits.size(0)}, kept);
   CrossEntropyRows rows{};
   rows.dtype = dtype_of(logits, "logits_NV");
   rows.num_rows = logits.size(0);
@@ -40,6 +35,8 @@ Tensor checked_labels_of(const Tensor& logits, const Tensor& labels, int64_t ign
   return checked_labels(labels, logits, "logits_NV", logits.size(0), logits.size(1), ignore_index);
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& logits, const Tensor& labels, const OptionalTensor& row_weight, int64_t ignore_index,
     double label_smoothing, double z_loss, double softcap, double scale, bool compute_grad) {
@@ -49,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   const Tensor x = with_unit_stride(logits);
   Tensor loss_N, lse_N;
   CrossEntropyRows rows = checked_rows(x, labels_N, weight_N, options, scale, loss_N, lse_N);
-  Tensor gradient = at::empty({compute_grad ? x.size(0) : 0, x.size(1)}, x.options());
+  Tensor gradient = x.new_empty({compute_grad ? x.size(0) : 0, x.size(1)});
   if (compute_grad) {
     rows.gradient = gradient.mutable_data_ptr();
     rows.gradient_stride = x.size(1);
@@ -93,11 +90,11 @@ Tensor backward(
   const Tensor x = with_unit_stride(logits);
   Tensor upstream = grad_loss;
   if (row_weight.has_value()) {
-    upstream = upstream * checked_row_weight(row_weight, logits, "logits_NV", logits.size(0));
+    upstream = upstream.mul(checked_row_weight(row_weight, logits, "logits_NV", logits.size(0)));
   }
   upstream = upstream.contiguous();
   const Tensor lse_N = lse.contiguous();
-  Tensor gradient = at::empty({x.size(0), x.size(1)}, x.options());
+  Tensor gradient = x.new_empty({x.size(0), x.size(1)});
   CrossEntropyTile tile{};
   tile.dtype = dtype_of(x, "logits_NV");
   tile.num_rows = x.size(0);
@@ -115,7 +112,6 @@ Tensor backward(
   return gradient;
 }
 
-// x *= factor, early out where it is 1: what an upstream gradient does to gradients that are there.
 void scale_(Tensor& x, const Tensor& factor) {
   check_shape(factor, "factor", {});
   check_device(factor, "factor", x, "x");
@@ -133,8 +129,6 @@ void scale_(Tensor& x, const Tensor& factor) {
 #endif
 }
 
-}  // namespace
-
 #ifdef BIGFT_CUDA
 #define BIGFT_ON_DEVICE(function, rows) device < 0 ? cpu::function(rows) : cuda::function(rows, device)
 #else
@@ -143,20 +137,5 @@ void scale_(Tensor& x, const Tensor& factor) {
 void loss(const CrossEntropyRows& rows, int device) { BIGFT_ON_DEVICE(loss, rows); }
 void statistics_tile(const CrossEntropyTile& tile, int device) { BIGFT_ON_DEVICE(statistics_tile, tile); }
 void gradient_tile(const CrossEntropyTile& tile, int device) { BIGFT_ON_DEVICE(gradient_tile, tile); }
-
-TORCH_LIBRARY_IMPL(bigft, CPU, m) {
-  m.impl("masked_cross_entropy", forward);
-  m.impl("masked_cross_entropy_", forward_);
-  m.impl("masked_cross_entropy_backward", backward);
-  m.impl("scale_", scale_);
-}
-#ifdef BIGFT_CUDA
-TORCH_LIBRARY_IMPL(bigft, CUDA, m) {
-  m.impl("masked_cross_entropy", forward);
-  m.impl("masked_cross_entropy_", forward_);
-  m.impl("masked_cross_entropy_backward", backward);
-  m.impl("scale_", scale_);
-}
-#endif
 
 }  // namespace bigft::masked_cross_entropy

@@ -1,8 +1,11 @@
 // The head on the CPU: blocks of rows with a target are widened, dropped, multiplied and turned into
 // gradients while the cache holds them; the small products go to BLAS.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
 
 #include <vector>
 

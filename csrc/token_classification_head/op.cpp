@@ -1,16 +1,11 @@
 #include "op.h"
 
-#include <ATen/ATen.h>
-#include <torch/library.h>
-
 #include "../common/check.h"
 #include "../common/fault.h"
+#include "../operators.h"
 
 namespace bigft::token_classification_head {
 namespace {
-
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // Rows that one partial sum of the weight's gradient covers at least, and partial sums at most. Their
 // number depends on the sizes alone, so that the result does not depend on the number of threads.
@@ -26,6 +21,8 @@ int64_t count_partials(const Tensor& hidden, int64_t num_labels, int64_t bytes_o
   const int64_t most = std::clamp<int64_t>(fitting, 1, is_cpu ? MAX_PARTIALS_CPU : MAX_PARTIALS_CUDA);
   return std::clamp<int64_t>(hidden.size(0) / MIN_ROWS, 1, most);
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& hidden, const Tensor& weight, const OptionalTensor& bias, const Tensor& labels,
@@ -65,14 +62,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
     seed_2 = seed->contiguous();
   }
 
-  const auto kept = hidden.options().dtype(accumulated(hidden.scalar_type()));
-  const Tensor loss_N = at::empty({num_rows}, kept), lse_N = at::empty({num_rows}, kept);
+  const at::ScalarType kept = accumulated(hidden.scalar_type());
+  const Tensor loss_N = hidden.new_empty({num_rows}, kept), lse_N = hidden.new_empty({num_rows}, kept);
   const int64_t num_partials = count_partials(hidden, num_labels, loss_N.element_size());
-  const Tensor predictions_N = at::empty({num_rows}, kept.dtype(at::kLong));
-  const Tensor grad_hidden = at::empty({compute_grad_hidden ? num_rows : 0, hidden_size}, x.options());
+  const Tensor predictions_N = hidden.new_empty({num_rows}, at::kLong);
+  const Tensor grad_hidden = x.new_empty({compute_grad_hidden ? num_rows : 0, hidden_size});
   Tensor partial_weight, partial_bias;
-  if (compute_grad_weight) partial_weight = at::empty({num_partials, num_labels, hidden_size}, kept);
-  if (compute_grad_bias && bias.has_value()) partial_bias = at::empty({num_partials, num_labels}, kept);
+  if (compute_grad_weight) partial_weight = hidden.new_empty({num_partials, num_labels, hidden_size}, kept);
+  if (compute_grad_bias && bias.has_value()) {
+    partial_bias = hidden.new_empty({num_partials, num_labels}, kept);
+  }
 
   rows.num_rows = num_rows;
   rows.hidden_size = hidden_size;
@@ -106,19 +105,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
   }
 
   const auto summed = [&](const Tensor& partials, at::ScalarType dtype) {
-    return partials.defined() ? partials.sum(0).to(dtype) : at::empty({0}, kept.dtype(dtype));
+    return partials.defined() ? partials.sum(0).to(dtype) : hidden.new_empty({0}, dtype);
   };
   return {total_loss(loss_N, scale), loss_N, lse_N, predictions_N,
-          compute_grad_hidden ? grad_hidden : at::empty({0}, x.options()),
+          compute_grad_hidden ? grad_hidden : x.new_empty({0}),
           summed(partial_weight, weight.scalar_type()),
           summed(partial_bias, bias.has_value() ? bias->scalar_type() : weight.scalar_type())};
 }
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(bigft, CPU, m) { m.impl("token_classification_head", forward); }
-#ifdef BIGFT_CUDA
-TORCH_LIBRARY_IMPL(bigft, CUDA, m) { m.impl("token_classification_head", forward); }
-#endif
 
 }  // namespace bigft::token_classification_head

@@ -29,8 +29,9 @@ MISSING = "nothing.jsonl: no such file; did you mean train.jsonl?"
 
 
 def test_a_refused_start_is_one_line_and_leaves_nothing(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(environment.PARENT, "1")  # notes are another process's
     assert main(["train", "config.yaml", REFUSED, "--nproc", "1"]) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", f"{MISSING}\n")
@@ -41,9 +42,10 @@ def test_notes_are_told_by_the_first_process_only(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["train", "config.yaml", REFUSED, "--nproc", "2"]
-    main(words)
+    with monkeypatch.context() as rank:
+        rank.setenv(environment.PARENT, "1")
+        main(words)
     assert "note: " not in capsys.readouterr().err
-    monkeypatch.delenv(environment.SETTLED)
     main(words)
     assert capsys.readouterr().err.count("note: ") == 1
 

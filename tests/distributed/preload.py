@@ -9,7 +9,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import bitsandbytes  # noqa: F401
 import deepspeed  # noqa: F401
-import sklearn.metrics  # noqa: F401
 import torch  # noqa: F401
 import transformers
 from transformers.models.bert import modeling_bert  # noqa: F401

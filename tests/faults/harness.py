@@ -29,7 +29,7 @@ from bigft.runtime.launcher import free_port
 
 Config = dict[str, Any]
 # What differs between two runs that did the same.
-TIMED = {"time", "seconds", "tokens_per_second"}
+TIMED = {"time", "seconds", "tokens_per_second", "cpu_wait"}
 
 
 class Ranks:

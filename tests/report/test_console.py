@@ -63,6 +63,7 @@ def test_a_log_line_tells_progress_speed_and_the_time_left() -> None:
         ({"loss": 7273.25}, "loss 7273.2500"),
         ({"epoch": 0.00123}, "epoch 0.0012"),
         ({"tokens_per_second": 0.42}, "0.42 tokens/s"),
+        ({"cpu_wait": 0.1}, "cpu_wait 10%"),
     ],
 )
 def test_a_number_is_shown_with_digits_that_tell_something(
@@ -74,6 +75,10 @@ def test_a_number_is_shown_with_digits_that_tell_something(
 def test_a_small_score_is_shown_with_digits_that_tell_something() -> None:
     event = {"event": "eval", "split": "test", "step": 1, "eval_loss": 2.5e-6, "eval_f1": 0.0}
     assert lines(event) == ["test at step 1  eval_loss 2.5e-06  eval_f1 0.0000"]
+
+
+def test_a_run_that_has_its_cores_to_itself_says_nothing_of_them() -> None:
+    assert "cpu_wait" not in lines(START, log(10, 50.0, cpu_wait=0.09))[1]
 
 
 def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
@@ -116,6 +121,11 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_gap() -> None:
         ),
         ({"event": "resume", "step": 0, "path": None}, ""),
         ({"event": "signal", "signal": "SIGUSR1"}, "SIGUSR1: saving and stopping"),
+        (
+            {"event": "cpu_contention", "step": 10, "cpu_wait": 0.344},
+            "slowed down: the run's threads waited 34% of their time for cores that other "
+            "processes used, or other ranks; `top` shows which",
+        ),
         (
             {"event": "save_failed", "step": 5, "why": "rank 1: No space left on device"},
             "step 5 was NOT saved: rank 1: No space left on device",

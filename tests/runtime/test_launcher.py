@@ -185,11 +185,17 @@ def test_a_free_port_can_be_listened_on() -> None:
 
 
 def test_settings_of_the_user_stay() -> None:
-    settings = process_settings({"MALLOC_TOP_PAD_": "1", "TOKENIZERS_PARALLELISM": "true"})
-    assert settings == {
+    own = {"MALLOC_TOP_PAD_": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_WAIT_POLICY": "active"}
+    assert process_settings(own) == {
         "MALLOC_MMAP_THRESHOLD_": "1073741824",
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
     }
+
+
+@pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_how_threads_wait_is_the_users_to_say(name: str) -> None:
+    assert "GOMP_SPINCOUNT" in process_settings({})
+    assert "GOMP_SPINCOUNT" not in process_settings({name: "passive"})
 
 
 REEXEC = """
@@ -202,7 +208,9 @@ print(os.environ["MALLOC_TOP_PAD_"], os.environ["TOKENIZERS_PARALLELISM"], sys.a
 
 
 def run_reexec(environ: dict[str, str], always: dict[str, str]) -> list[str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GOMP_"))
+    }
     return subprocess.run(
         [sys.executable, "-c", REEXEC, json.dumps(always), "a b"],
         env={**clean, "TOKENIZERS_PARALLELISM": "true", **environ},

@@ -16,6 +16,7 @@ from waiting import PATIENCE, wait_until
 
 from bigft.config.errors import BadInput
 from bigft.runtime import failpoints, lock
+from bigft.runtime.environment import PARENT
 from bigft.runtime.lock import Holder, Lock
 
 GONE: dict[str, Any] = {"pid_started": -1}  # no process ever started then
@@ -212,7 +213,11 @@ def test_what_a_parent_holds_its_ranks_hold_and_cannot_release(tmp_path: Path) -
     parent = Lock(tmp_path)
     parent.acquire()
     rank = subprocess.run(
-        [sys.executable, "-c", ACQUIRE, str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", ACQUIRE, str(tmp_path)],
+        env={**os.environ, PARENT: str(os.getpid())},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert rank.stdout.split() == ["False", "True"]
     assert parent.is_ours()

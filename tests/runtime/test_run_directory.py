@@ -15,6 +15,7 @@ import pytest
 
 from bigft.config.errors import BadInput
 from bigft.config.exit_codes import EXIT_HUNG, EXIT_RESUMABLE
+from bigft.runtime.environment import PARENT
 from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import LockLost
 from bigft.runtime.run_directory import RunDirectory
@@ -154,6 +155,7 @@ def test_a_claim_of_the_parent_counts_for_its_ranks(directory: RunDirectory) -> 
     )
     rank = subprocess.run(
         [sys.executable, "-c", code, str(directory.path)],
+        env={**os.environ, PARENT: str(os.getpid())},
         capture_output=True,
         text=True,
         check=True,

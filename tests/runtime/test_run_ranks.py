@@ -1,4 +1,5 @@
-"""Ranks on one machine, started and ended by `run_ranks`: real processes, no torch."""
+"""Ranks on one machine, started and ended by `run_ranks`: real processes, no torch; each test with
+new processes of Python and with forks of a server."""
 
 from __future__ import annotations
 
@@ -10,33 +11,70 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from waiting import PATIENCE, wait_until
 
-from bigft.runtime.local_ranks import FORWARDED_SIGNALS, Ended, run_ranks
+from bigft.runtime.local_ranks import Ended
+from bigft.runtime.signals import FORWARDED_SIGNALS
 
 # Stands in for the package: `python -m bigft CODE` runs CODE with these names.
 RANK_PROGRAM = """
 import json, os, signal, sys, time
-rank = int(os.environ["RANK"])
 def ready():
     open(f"ready-{os.getpid()}", "w").close()
-exec(sys.argv[1])
+def main(argv):
+    exec(argv[0], {**globals(), "rank": int(os.environ["RANK"])})
+    return 0
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
 """
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+def environ(**more: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], **more}
+
+
+# Source too, since a test has it run by a process of its own.
+RUN = {
+    "spawned": """
+from bigft.runtime.local_ranks import run_ranks
+""",
+    "forked": """
+from bigft.runtime import local_ranks
+from bigft.runtime.fork_server import ForkServer
+def run_ranks(argv, nproc, environ, log_file=None):
+    with ForkServer("forked", [], local_ranks.start_settings(nproc, environ)) as server:
+        return local_ranks.run_ranks(argv, nproc, environ, log_file, server)
+""",
+}
+FILES = {"spawned": "bigft.py", "forked": "forked.py"}
+RunRanks = Callable[..., Ended]
+
+
+@pytest.fixture(params=RUN)
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(autouse=True)
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "bigft.py").write_text(RANK_PROGRAM)
+def stand_in(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / FILES[kind]).write_text(RANK_PROGRAM)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def environ(**more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], **more}
+@pytest.fixture
+def run_ranks(kind: str) -> RunRanks:
+    names: dict[str, Any] = {}
+    exec(RUN[kind], names)
+    run: RunRanks = names["run_ranks"]
+    return run
 
 
 def ready_pids(folder: Path) -> list[int]:
@@ -49,7 +87,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-def test_every_rank_gets_its_place_and_its_settings(stand_in: Path) -> None:
+def test_every_rank_gets_its_place_and_its_settings(run_ranks: RunRanks, stand_in: Path) -> None:
     code = "json.dump(dict(os.environ), open(f'env-{rank}', 'w'))"
     assert run_ranks([code], 2, environ(MALLOC_TOP_PAD_="7")) == Ended()
     ranks = [json.loads((stand_in / f"env-{rank}").read_text()) for rank in range(2)]
@@ -64,7 +102,7 @@ def test_every_rank_gets_its_place_and_its_settings(stand_in: Path) -> None:
     assert ranks[0]["MALLOC_TOP_PAD_"] == "7"
 
 
-def test_threads_that_the_user_chose_stay(stand_in: Path) -> None:
+def test_threads_that_the_user_chose_stay(run_ranks: RunRanks, stand_in: Path) -> None:
     code = "open('threads', 'w').write(os.environ['OMP_NUM_THREADS'])"
     run_ranks([code], 1, environ(OMP_NUM_THREADS="17"))
     assert (stand_in / "threads").read_text() == "17"
@@ -78,7 +116,7 @@ def test_threads_that_the_user_chose_stay(stand_in: Path) -> None:
     ],
 )
 def test_the_first_failure_is_the_result_and_is_named(
-    end: str, code: int, how: str, capfd: pytest.CaptureFixture[str]
+    run_ranks: RunRanks, end: str, code: int, how: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     other = (
         "signal.signal(15, lambda *_: sys.exit(open('told', 'w').close()));"
@@ -93,13 +131,17 @@ def test_the_first_failure_is_the_result_and_is_named(
     assert f"bigft: {why}\n" in capfd.readouterr().err
 
 
-def test_ranks_that_stop_as_asked_are_no_failure(capfd: pytest.CaptureFixture[str]) -> None:
+def test_ranks_that_stop_as_asked_are_no_failure(
+    run_ranks: RunRanks, capfd: pytest.CaptureFixture[str]
+) -> None:
     ended = run_ranks(["sys.exit(75)"], 2, environ(), lambda rank: Path(f"{rank}.log"))
     assert (ended.code, ended.why) == (75, "")
     assert "ended first" not in capfd.readouterr().err
 
 
-def test_a_rank_that_ignores_sigterm_is_killed_with_its_workers(stand_in: Path) -> None:
+def test_a_rank_that_ignores_sigterm_is_killed_with_its_workers(
+    run_ranks: RunRanks, stand_in: Path
+) -> None:
     """As one that hangs in a collective with the rank that died."""
     stubborn = "signal.signal(15, signal.SIG_IGN); os.fork(); ready(); time.sleep(1000)"
     failing = (
@@ -114,7 +156,7 @@ def test_a_rank_that_ignores_sigterm_is_killed_with_its_workers(stand_in: Path) 
     wait_until(lambda: not any(map(alive, rank_and_worker)))
 
 
-def test_the_workers_of_a_rank_that_died_die_with_it(stand_in: Path) -> None:
+def test_the_workers_of_a_rank_that_died_die_with_it(run_ranks: RunRanks, stand_in: Path) -> None:
     """They are no children of ours, and nobody else would end them."""
     dying = (
         "os.fork() or (ready(), time.sleep(1000)); ready(); os.kill(os.getpid(), signal.SIGKILL)"
@@ -124,7 +166,9 @@ def test_the_workers_of_a_rank_that_died_die_with_it(stand_in: Path) -> None:
 
 
 @pytest.mark.parametrize("number", FORWARDED_SIGNALS, ids=lambda number: number.name)
-def test_a_signal_reaches_every_rank_once(stand_in: Path, number: signal.Signals) -> None:
+def test_a_signal_reaches_every_rank_once(
+    run_ranks: RunRanks, stand_in: Path, number: signal.Signals
+) -> None:
     code = f"""
 got = []
 signal.signal({int(number)}, lambda n, frame: got.append(n))
@@ -146,7 +190,7 @@ sys.exit(0 if got == [{int(number)}] else 1)
     assert signal.getsignal(number) is before
 
 
-def test_of_signals_that_come_together_none_is_lost(stand_in: Path) -> None:
+def test_of_signals_that_come_together_none_is_lost(run_ranks: RunRanks, stand_in: Path) -> None:
     """Each is one that Python hands to its main thread, which may be waiting."""
     code = (
         "got = []\n"
@@ -176,7 +220,7 @@ def test_of_signals_that_come_together_none_is_lost(stand_in: Path) -> None:
     [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
 )
 def test_a_stop_that_comes_while_ranks_start_is_no_failure(
-    stand_in: Path, number: signal.Signals, code: int
+    run_ranks: RunRanks, stand_in: Path, number: signal.Signals, code: int
 ) -> None:
     """They do not handle it yet, and die of it."""
 
@@ -190,7 +234,9 @@ def test_a_stop_that_comes_while_ranks_start_is_no_failure(
     assert (ended.code, ended.why) == (code, "")
 
 
-def test_ranks_that_ctrl_c_does_not_reach_are_ended_all_the_same(stand_in: Path) -> None:
+def test_ranks_that_ctrl_c_does_not_reach_are_ended_all_the_same(
+    run_ranks: RunRanks, stand_in: Path
+) -> None:
     """One fails since another one left; one is in a call that never returns to Python."""
     stubborn = "signal.signal(signal.SIGINT, signal.SIG_IGN); ready(); time.sleep(60)"
     failing = (
@@ -209,7 +255,7 @@ def test_ranks_that_ctrl_c_does_not_reach_are_ended_all_the_same(stand_in: Path)
 
 
 def test_the_terminal_is_rank_zeros_and_the_others_write_their_logs(
-    stand_in: Path, capfd: pytest.CaptureFixture[str]
+    run_ranks: RunRanks, stand_in: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (stand_in / "1.log").write_text("before\n")
     code = "print('out of', rank); sys.stdout.flush(); print('err of', rank, file=sys.stderr)"
@@ -220,11 +266,11 @@ def test_the_terminal_is_rank_zeros_and_the_others_write_their_logs(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda n: n.name)
-def test_no_rank_outlives_the_parent(stand_in: Path, number: signal.Signals) -> None:
+def test_no_rank_outlives_the_parent(kind: str, stand_in: Path, number: signal.Signals) -> None:
     code = "signal.signal(15, signal.SIG_IGN); ready(); time.sleep(1000)"
     (stand_in / "parent.py").write_text(
         f"import sys; sys.path[0] = {str(REPOSITORY)!r}\n"
-        "from bigft.runtime.local_ranks import run_ranks\n"
+        f"{RUN[kind]}"
         f"run_ranks([{code!r}], 2, {environ()!r})\n"
     )
     parent = subprocess.Popen(

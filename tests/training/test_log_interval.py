@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from bigft.runtime.proc import CpuTime
 from bigft.runtime.process_group import World
 from bigft.training.checkpoint import TrainerState
 from bigft.training.log_interval import LogInterval
@@ -29,6 +30,13 @@ def test_the_loss_is_per_target() -> None:
     means = interval.close(state, ALONE)
     assert (means["loss"], means["num_targets"], means["num_tokens"]) == (7.0 / 4, 4, 14)
     assert (state.total_loss, state.total_targets, state.total_tokens) == (7.0, 4, 14)
+
+
+def test_the_share_of_time_without_a_core_is_that_of_the_interval() -> None:
+    now = CpuTime.now()
+    interval = LogInterval.begun(TrainerState(), ALONE)
+    interval.cpu = CpuTime(now.ran - 30.0, now.waited - 10.0)
+    assert interval.close(TrainerState(), ALONE)["cpu_wait"] == pytest.approx(0.25, abs=0.02)
 
 
 def test_where_nothing_was_learnt_there_is_no_loss() -> None:

@@ -1,0 +1,76 @@
+"""The process that forks ranks, with all that ranks load."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bigft.api import session
+from bigft.runtime import local_ranks
+from bigft.runtime.fork_server import ForkServer, ServerEnded
+from bigft.runtime.local_ranks import Ended
+
+# Writes the threads of the process that it was forked from, and what it has itself loaded.
+RANK = """
+import os, sys
+from pathlib import Path
+def main(argv):
+    threads = Path(f"/proc/{os.getppid()}/task").iterdir()
+    names = [thread.joinpath("comm").read_text().strip() for thread in threads]
+    Path(argv[0]).write_text("\\n".join(sorted(names)))
+    Path(argv[1]).write_text("\\n".join(sys.modules))
+    return 0
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "the_rank.py").write_text(RANK)
+    monkeypatch.chdir(tmp_path)
+    return "the_rank"
+
+
+def test_no_thread_that_a_rank_needs_is_there_at_the_fork(program: str) -> None:
+    """docs/reliability.md says why the others are harmless."""
+    own = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    settings = local_ranks.start_settings(1, own)
+    with ForkServer(program, session.RANK_IMPORTS, settings) as server:
+        ended = local_ranks.run_ranks(["threads", "modules"], 1, own, None, server)
+    assert ended == Ended()
+    main, *others = sorted(Path("threads").read_text().split(), key="jemalloc_bg_thd".__eq__)
+    assert main.startswith("python")
+    assert set(others) <= {"jemalloc_bg_thd"}
+    loaded = Path("modules").read_text().split("\n")
+    assert {"torch", "deepspeed", "transformers.modeling_utils"} <= set(loaded)
+    assert not {"pandas", "sklearn"} & set(loaded)
+
+
+def test_a_server_that_cannot_load_ends_the_run_with_a_sentence(
+    program: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = local_ranks.start_settings(2, os.environ)
+    with ForkServer(program, ["no_such_module"], settings) as server:
+        ended = local_ranks.run_ranks(["a", "b"], 2, os.environ, None, server)
+    assert (ended.code, ended.rank) == (1, 0)
+    assert ended.why == "the process that forks ranks ended, by exit code 1"
+    assert f"bigft: {ended.why}\n" in capfd.readouterr().err
+
+
+def test_a_server_that_is_killed_ends_its_ranks(program: str, tmp_path: Path) -> None:
+    (tmp_path / "the_rank.py").write_text("import time\ndef main(argv): time.sleep(1000)")
+    with ForkServer(program, [], local_ranks.start_settings(1, os.environ)) as server:
+        rank = server.fork([], os.environ, None)
+        server._process.kill()
+        rank.wait()
+        assert rank.reap() == -9
+        with pytest.raises(ServerEnded, match="ended, by exit code -9"):
+            server.fork([], os.environ, None)
+
+
+def test_where_a_gpu_may_be_ranks_are_new_processes() -> None:
+    with session._fork_server(2, {**os.environ, "DS_ACCELERATOR": "cuda"}) as server:
+        assert server is None
+    with session._fork_server(2, {**os.environ, "DS_ACCELERATOR": "cpu"}) as server:
+        assert isinstance(server, ForkServer)
