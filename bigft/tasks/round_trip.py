@@ -66,19 +66,19 @@ class RoundTrip:
         letters = any(map(str.isalnum, text))
         return not any(map(str.isalnum, known)) if letters else not known.strip()
 
-    def notes(
-        self, text: str, ids_T: Sequence[int], rendered: bool = False, is_spelled: bool = False
-    ) -> tuple[str, ...]:
+    def keeps_spelled(self, ids_T: Sequence[int]) -> bool:
+        """Whether the tokens are decoded to what they spell."""
+        return not self._is_cleaned and not self.has_unknown(ids_T)
+
+    def notes(self, text: str, ids_T: Sequence[int], rendered: bool = False) -> tuple[str, ...]:
         """What of the text is not learnt as it is: notes as those of a Row.
 
         White space around the text does not count.
         ids_T: what it is learnt as.  rendered: the text holds special tokens, written out, and what
             of white space stands beside them does not count either.
-        is_spelled: the tokens are known to spell the text.
         """
 
-        is_plain = rendered and not self._is_cleaned and not self.has_unknown(ids_T)
-        if is_plain and (is_spelled or self._spelling.is_of(ids_T, text)):
+        if rendered and self.keeps_spelled(ids_T) and self._spelling.is_of(ids_T, text):
             return ()
 
         def bare(text: str) -> str:

@@ -260,7 +260,10 @@ class Renderer:
         self, fields: Fields, messages: Sequence[Message], where: str, prompt: bool = False
     ) -> str:
         extra: dict[str, Any] = {}
-        messages = [{key: each[key] for key in each if key != "weight"} for each in messages]
+        messages = [
+            {key: each[key] for key in each if key != "weight"} if "weight" in each else each
+            for each in messages
+        ]
         if not self.has_template:
             if fields["form"] not in PLAIN:
                 raise BadInput(

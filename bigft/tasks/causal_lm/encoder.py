@@ -6,9 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bigft.config.errors import BadInput, Problem
 from bigft.config.tasks import CausalLM as Options
 from bigft.data.records import IGNORE_INDEX, Record, Row
@@ -105,14 +102,18 @@ class Encoder:
 
     def _row(self, record: Record, rendered: Rendered, tokens: Tokens) -> Row:
         """A token that holds a character of an answer is a target, at a border too."""
-        is_target_T = np.zeros(len(tokens.ids_T), dtype=bool)
+        ids_T, length = tokens.ids_T, 0
+        targets_T = [IGNORE_INDEX] * len(ids_T)
         notes: list[str] = []
         for start, end in rendered.answers:
             answer = tokens.holding(start, end)
-            is_target_T[answer] = True
-            learnt, ids_T = rendered.text[tokens.extent(start, end)], tokens.ids_T[answer]
-            notes += self._round_trip.notes(learnt, ids_T, True, tokens.are_spelled)
-        if self._options.assistant_only_loss and is_target_T.all():
+            learnt_T = targets_T[answer] = ids_T[answer]
+            if learnt_T:  # what follows the last target teaches nothing
+                length = answer.stop
+            if not tokens.spell(answer) or not self._round_trip.keeps_spelled(learnt_T):
+                learnt = rendered.text[tokens.extent(start, end)]
+                notes += self._round_trip.notes(learnt, learnt_T, rendered=True)
+        if self._options.assistant_only_loss and IGNORE_INDEX not in targets_T:
             raise BadInput(
                 Problem(
                     record.where,
@@ -120,30 +121,25 @@ class Encoder:
                     "give it a prompt, or set task.assistant_only_loss to false",
                 )
             )
-        # What follows the last target teaches nothing.
-        length = int(is_target_T.nonzero()[0][-1]) + 1 if is_target_T.any() else 0
         prompt = 0
         if rendered.prompt:
             prompt = tokens.holding(rendered.prompt, len(rendered.text)).start
-        ids_T, is_target_T = tokens.ids_T[:length], is_target_T[:length]
-        return self._cut(record, ids_T, is_target_T, tuple(notes), prompt)
+        return self._cut(record, ids_T[:length], targets_T[:length], tuple(notes), prompt)
 
     def _cut(
         self,
         record: Record,
         ids_T: list[int],
-        is_target_T: NDArray[np.bool_],
+        targets_T: list[int],
         notes: tuple[str, ...],
         prompt: int = 0,
     ) -> Row:
         """The row up to its bound; position t's label is token t + 1, if that is a target."""
-        following_T = np.array(ids_T[1:], np.int64)
-        labels_T = np.where(is_target_T[1:], following_T, IGNORE_INDEX).tolist()
         end = len(ids_T) if self._limit is None else min(self._limit.tokens, len(ids_T))
-        kept_T = [*labels_T[: end - 1], IGNORE_INDEX][:end]
-        lost = sum(label != IGNORE_INDEX for label in labels_T[end - 1 :]) if end else 0
+        labels_T = [*targets_T[1:end], IGNORE_INDEX][:end]
+        lost = len(targets_T) - end - targets_T[end:].count(IGNORE_INDEX)
         columns = {"prompt": [prompt if prompt < end else 0]}
-        return text_row(record.index, 0, 1, ids_T[:end], kept_T, columns, lost, notes)
+        return text_row(record.index, 0, 1, ids_T[:end], labels_T, columns, lost, notes)
 
     def _plain(self, record: Record) -> str:
         """bos begins the record and eos ends it, unless its text says so itself."""
@@ -165,7 +161,7 @@ class Encoder:
         ids += [] if is_ended else [self._tokenizer.eos_token_id]
         length = len(ids) if self._limit is None else self._limit.tokens
         return [
-            self._cut(record, window, np.ones(len(window), bool), notes)
+            self._cut(record, window, window, notes)
             for window in (ids[start : start + length] for start in range(0, len(ids), length))
         ]
 

@@ -20,7 +20,7 @@ PROBE = "a\n\n  b.\t\u00e9\u4f60\u597d \U0001f600\u00a0 c\r\n "
 class Tokens(NamedTuple):
     """Of a text: ids, and at which character each token starts and ends.
 
-    are_spelled: whether any run of them spells what of the text it stands in.
+    are_spelled: whether they spell the text, to the byte.
     """
 
     ids_T: list[int]
@@ -34,6 +34,12 @@ class Tokens(NamedTuple):
             int(self.ends_T.searchsorted(start, "right")),
             int(self.starts_T.searchsorted(end, "left")),
         )
+
+    def spell(self, run: slice) -> bool:
+        """Whether they are known to spell the characters that the run stands in: it does not begin
+        or end within one."""
+        borders = [at for at in (run.start, run.stop) if 0 < at < len(self.ids_T)]
+        return self.are_spelled and all(self.ends_T[at - 1] <= self.starts_T[at] for at in borders)
 
     def extent(self, start: int, end: int) -> slice:
         """These characters, and what else the tokens hold that hold them."""
@@ -67,7 +73,7 @@ class Tokenization:
         if not self._is_spelled:
             return self._stated(texts)
         return [
-            self._stated([text])[0] if places is None else Tokens(ids_T, *places, text.isascii())
+            self._stated([text])[0] if places is None else Tokens(ids_T, *places, are_spelled=True)
             for text, ids_T in zip(texts, self.ids(texts), strict=True)
             for places in [self._spelling.places(ids_T, text)]
         ]

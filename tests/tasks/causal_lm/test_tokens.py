@@ -21,7 +21,7 @@ TEXTS = [
     "",
     "a",
     "  two  spaces \n\n and\tlines\r\n",
-    "caf\u00e9 \u4f60\u597d \U0001f468\u200d\U0001f469 \u00a0 e\u0301",
+    "caf\u00e9 \u4f60\u597d \U0001f468\u200d\U0001f469 \u00a0 e\u0301 e\u0301s",
     "<|im_start|>user\n\u00e9<|im_end|>\n<s></s>",
     "\u0120 \u010a \u00ad \ufffd \x01\x7f",  # letters of the alphabet of bytes, and what it hides
     "<\uff5cUser\uff5c> \u00e9tat <pad>",
@@ -85,6 +85,15 @@ def test_half_a_character_is_no_text_that_is_given_back() -> None:
     ids_T = tokenizer("\u00e9", add_special_tokens=False)["input_ids"]
     assert RoundTrip(tokenizer).notes("\u00e9", ids_T, rendered=True) == ()
     assert RoundTrip(tokenizer).notes("\u00e9", ids_T[:1], rendered=True) == (CHANGED,)
+
+
+def test_a_run_that_begins_or_ends_within_a_character_does_not_spell_it() -> None:
+    (tokens,) = Tokenization(chat_tokenizer()).of(["a\u00e9b"])  # four bytes, a token each
+    assert [tokens.spell(slice(*run)) for run in ((0, 4), (0, 1), (1, 3), (3, 4))] == [True] * 4
+    assert not tokens.spell(slice(0, 2))
+    assert not tokens.spell(slice(2, 4))
+    (unknown,) = Tokenization(letter_tokenizer()).of(["ab"])
+    assert not unknown.spell(slice(0, 1))
 
 
 def records() -> list[Record]:
