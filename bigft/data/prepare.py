@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -19,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from bigft.config.errors import BadInput, Problem, collect
@@ -34,7 +36,8 @@ from bigft.data.split import (
 )
 from bigft.data.workers import map_in_order, num_cores
 
-Encode = Callable[[Record], list[Row]]
+Encode = Callable[[Iterable[Record]], Iterator[list[Row] | BadInput]]
+"""Of each record, in their order, its rows, or why it has none."""
 
 # What comes first ends a part, so that its size is bounded whatever a record's is.
 RECORDS_PER_PART = 8192
@@ -45,6 +48,7 @@ LENGTH_PER_BATCH = 1 << 18
 
 MAX_PROBLEMS = 20
 FIELDS = json.JSONEncoder(default=str)  # the dates of a Parquet file become text
+SAID = json.JSONEncoder(sort_keys=True)
 ROW_NUMBERS = ("record", "window", "num_windows", "length", "num_targets", "lost_targets")
 RECORD_SCHEMA = pa.schema(
     {
@@ -56,6 +60,19 @@ RECORD_SCHEMA = pa.schema(
         "notes": pa.list_(pa.string()),
     }
 )
+
+
+def one_by_one(encode: Callable[[Record], list[Row]]) -> Encode:
+    """What encodes a record and raises BadInput, as what encodes many."""
+
+    def encode_all(records: Iterable[Record]) -> Iterator[list[Row] | BadInput]:
+        for record in records:
+            try:
+                yield encode(record)
+            except BadInput as refused:
+                yield refused
+
+    return encode_all
 
 
 def prepare_split(
@@ -163,10 +180,12 @@ def _encode_part(directory: Path, name: str, encode: Encode, part: _Part) -> lis
 def _encoded(records: Iterable[Record], encode: Encode) -> Iterator[Row]:
     """Raises BadInput with the first 20 problems, at the last of them or at its end."""
     problems: list[Problem] = []
-    for record in records:
-        with collect(problems):
-            yield from encode(record)
-        problems = list(dict.fromkeys(problems))  # of a key, which every record meets, once
+    for rows in encode(records):
+        if not isinstance(rows, BadInput):
+            yield from rows
+            continue
+        # Of a key, which every record meets, once.
+        problems = list(dict.fromkeys([*problems, *rows.problems]))
         if len(problems) >= MAX_PROBLEMS:
             break
     if problems:
@@ -198,12 +217,19 @@ def _row_batch(rows: Sequence[Row]) -> pa.RecordBatch:
         name: pa.array([getattr(row, name) for row in rows], pa.int32()) for name in ROW_NUMBERS
     }
     for name in sorted(rows[0].columns) if rows else ():  # sorted: one schema for all
-        values = pa.array([row.columns[name] for row in rows])
-        are_real = pa.types.is_floating(values.type.value_type)
-        arrays[COLUMN_PREFIX + name] = values.cast(
-            pa.list_(pa.float64() if are_real else pa.int32())
-        )
+        arrays[COLUMN_PREFIX + name] = _lists([row.columns[name] for row in rows])
     return pa.RecordBatch.from_pydict(arrays)
+
+
+def _lists(lists: Sequence[list[Any]]) -> pa.ListArray:
+    """What pyarrow infers of such lists, integers as int32; it takes half as long again."""
+    flat = list(chain.from_iterable(lists))
+    try:
+        values = pa.array(np.asarray(array("q", flat))).cast(pa.int32())
+    except TypeError:  # real numbers
+        values = pa.array(np.asarray(array("d", flat)))
+    ends = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+    return pa.ListArray.from_arrays(ends, values)
 
 
 def _record_rows(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
@@ -215,7 +241,7 @@ def _record_rows(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
 
 def _content(fields: Mapping[str, Any]) -> int:
     said = fields.get("tokens") or {name: fields[name] for name in fields if name != "id"}
-    text = json.dumps(said, sort_keys=True)
+    text = SAID.encode(said)
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 

@@ -8,7 +8,9 @@ from datetime import date
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
+from bigft.data.prepare import one_by_one
 from bigft.data.records import Batch, Record, Row
 from bigft.data.split import PreparedSplit
 from bigft.data.tag_spellings import Tagging
@@ -185,6 +187,10 @@ class Task(Protocol):
     def encode(self, record: Record) -> list[Row]:
         """The record's windows. Raises BadInput, naming file and line, if it cannot be used."""
         ...
+
+    def encode_all(self, records: Iterable[Record]) -> Iterator[list[Row] | BadInput]:
+        """Of each record its rows, or what `encode` raises. A task may work on several at once."""
+        return one_by_one(self.encode)(records)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """On the CPU. Rows that are packed (with `parts`) hold samples that do not see each other.

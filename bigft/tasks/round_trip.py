@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from bigft.tasks.spelling import Spelling
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -29,6 +31,7 @@ class RoundTrip:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self._spelling = Spelling(tokenizer)
         unknown = tokenizer.unk_token_id
         # A byte-level vocabulary knows all, and may call its end of text unknown.
         is_end = unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id)
@@ -63,6 +66,10 @@ class RoundTrip:
         letters = any(map(str.isalnum, text))
         return not any(map(str.isalnum, known)) if letters else not known.strip()
 
+    def keeps_spelled(self, ids_T: Sequence[int]) -> bool:
+        """Whether the tokens are decoded to what they spell."""
+        return not self._is_cleaned and not self.has_unknown(ids_T)
+
     def notes(self, text: str, ids_T: Sequence[int], rendered: bool = False) -> tuple[str, ...]:
         """What of the text is not learnt as it is: notes as those of a Row.
 
@@ -70,6 +77,9 @@ class RoundTrip:
         ids_T: what it is learnt as.  rendered: the text holds special tokens, written out, and what
             of white space stands beside them does not count either.
         """
+
+        if rendered and self.keeps_spelled(ids_T) and self._spelling.is_of(ids_T, text):
+            return ()
 
         def bare(text: str) -> str:
             return self._marks.sub(r"\1", text).strip() if rendered else text.strip()

@@ -91,7 +91,7 @@ def prepare(
         for name, records in splits.items():
             with collect(problems):
                 workers = config.data.preprocessing_num_workers
-                written[name] = prepare_split(directory, name, records, task.encode, workers)
+                written[name] = prepare_split(directory, name, records, task.encode_all, workers)
         if "train" in written:
             problems += unlearnable(written["train"])
         if problems:

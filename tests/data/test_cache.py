@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prepared import prepare_split
 from waiting import PATIENCE
 
 from bigft.config.errors import BadInput, Problem
@@ -27,7 +28,6 @@ from bigft.data.cache import (
     fingerprint,
     prepared,
 )
-from bigft.data.prepare import prepare_split
 from bigft.data.records import Record, Row
 from bigft.data.split import PreparedSplit
 from bigft.tasks.text_rows import text_row

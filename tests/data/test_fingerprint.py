@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from prepared import prepare_split
 
 from bigft.data import prepare
 from bigft.data.fingerprint import VERSION, content, content_by_files
-from bigft.data.prepare import prepare_split
 from bigft.data.records import Record, Row
 from bigft.data.split import PreparedSplit
 from bigft.tasks.text_rows import text_row

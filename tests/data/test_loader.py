@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from prepared import prepare_split
 from waiting import PATIENCE
 
 from bigft.data.cut import cut
 from bigft.data.loader import READ_AHEAD, EvalLoader, StepLoader
 from bigft.data.order import Order
-from bigft.data.prepare import prepare_split
 from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.split import PreparedSplit
 from bigft.tasks.text_rows import text_row

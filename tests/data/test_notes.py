@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bigft.data.prepare import prepare_split
+from prepared import prepare_split
+
 from bigft.data.records import Record, Row
 from bigft.tasks.text_rows import text_row
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from prepared import prepare_split
 from waiting import PATIENCE, wait_until
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data import prepare
 from bigft.data.cache import Interrupted, prepared
-from bigft.data.prepare import prepare_split
 from bigft.data.records import IGNORE_INDEX, Record, Row
 from bigft.data.split import PreparedSplit
 from bigft.tasks.text_rows import text_row

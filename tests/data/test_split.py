@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prepared import prepare_split
 
-from bigft.data.prepare import prepare_split
 from bigft.data.records import Record, Row
 from bigft.tasks.text_rows import text_row
 

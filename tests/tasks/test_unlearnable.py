@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prepared import prepare_split
 from tasks.causal import causal_task, talk
 from tasks.pairs import record, task
 from tasks.test_round_trip import unigram
@@ -14,7 +15,6 @@ from tiny_seq2seq import tiny_seq2seq
 from tokenizers import processors
 
 from bigft.config.load import load_config
-from bigft.data.prepare import prepare_split
 from bigft.data.records import Record
 from bigft.models.limits import Limit
 from bigft.tasks.protocol import Setting

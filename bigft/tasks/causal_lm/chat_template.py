@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from itertools import takewhile
 from operator import eq
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
-from bigft.tasks.causal_lm.template_source import DIRECTIVES, PLAIN, STILL_CLOCK
+from bigft.tasks.causal_lm.template_source import CLOCK, DIRECTIVES, PLAIN, STILL_CLOCK
 from bigft.tasks.causal_lm.turns import ASSISTANT, Fields, Message, is_learnt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """answers: (start, end) of characters of `text`, ascending: what is to be learnt.
 
     prompt: how many characters stand before the conversation's last answer; 0: it is not in here.
@@ -151,11 +149,11 @@ class Renderer:
                 later = found[-1]
                 answers, notes = ((start, end), *later.answers), (*notes, *later.notes)
                 is_empty = is_empty and later.is_empty
-                found[-1] = replace(later, answers=answers, notes=notes, is_empty=is_empty)
+                found[-1] = later._replace(answers=answers, notes=notes, is_empty=is_empty)
             else:
                 prompt = 0 if found else start
                 found.append(Rendered(text, ((start, end),), prompt, notes, is_empty))
-        found[0] = replace(found[0], notes=(*found[0].notes, *_unread(is_read)))
+        found[0] = found[0]._replace(notes=(*found[0].notes, *_unread(is_read)))
         return found[::-1]
 
     def _answer(self, fields: Fields, turn: int, where: str) -> tuple[str, int, int, str]:
@@ -262,7 +260,10 @@ class Renderer:
         self, fields: Fields, messages: Sequence[Message], where: str, prompt: bool = False
     ) -> str:
         extra: dict[str, Any] = {}
-        messages = [{key: each[key] for key in each if key != "weight"} for each in messages]
+        messages = [
+            {key: each[key] for key in each if key != "weight"} if "weight" in each else each
+            for each in messages
+        ]
         if not self.has_template:
             if fields["form"] not in PLAIN:
                 raise BadInput(
@@ -277,7 +278,8 @@ class Renderer:
         try:
             if self.has_template and self._still:
                 template = self._tokenizer.get_chat_template(tools=fields.get("tools"))
-                extra = {"chat_template": STILL_CLOCK + template, **self._still}
+                if CLOCK in template:
+                    extra = {"chat_template": STILL_CLOCK + template, **self._still}
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,

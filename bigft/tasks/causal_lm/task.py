@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from bigft.tasks.causal_lm.conversations import columns, last_prompt, normalised
 from bigft.tasks.causal_lm.encoder import Encoder
 from bigft.tasks.causal_lm.start import START
 from bigft.tasks.causal_lm.template_source import use_template, writes_clock
-from bigft.tasks.causal_lm.tokens import Tokens
+from bigft.tasks.causal_lm.tokens import Tokenization
 from bigft.tasks.generation import (
     fitted,
     generate,
@@ -74,8 +74,14 @@ class CausalLM(Task):
         use_template(tokenizer, config.data.chat_template)
         self.renderer = Renderer(tokenizer, setting.clock)
         self._round_trip = RoundTrip(tokenizer)
+        self._tokenization = Tokenization(tokenizer)
         self._encoder = Encoder(
-            tokenizer, self.renderer, self._round_trip, config.task, setting.limit
+            tokenizer,
+            self._tokenization,
+            self.renderer,
+            self._round_trip,
+            config.task,
+            setting.limit,
         )
 
     # -- data ---------------------------------------------------------------------------------
@@ -97,7 +103,13 @@ class CausalLM(Task):
         return writes_clock(processor, config.data.chat_template)
 
     def encode(self, record: Record) -> list[Row]:
-        return self._encoder.encode(record)
+        (rows,) = self.encode_all([record])
+        if isinstance(rows, BadInput):
+            raise rows
+        return rows
+
+    def encode_all(self, records: Iterable[Record]) -> Iterator[list[Row] | BadInput]:
+        return self._encoder.encode(records)
 
     def preview(self, row: Row) -> list[tuple[str, bool]]:
         pieces: list[tuple[str, bool]] = []
@@ -203,7 +215,7 @@ class CausalLM(Task):
         """What `write` returns of a model that has learnt the record's last answer: what the
         template makes of it, which may be more than the message holds, or less."""
         (rendered,) = self.renderer.answers(record.fields, record.where, last_only=True)
-        tokens = Tokens.of(self.tokenizer, rendered.text)
+        (tokens,) = self._tokenization.of([rendered.text])
         return self._written(tokens.ids_T[tokens.holding(*rendered.answers[-1])])
 
     def _written(self, ids_T: list[int]) -> str:

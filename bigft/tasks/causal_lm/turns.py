@@ -99,6 +99,8 @@ def _calls_in(content: Any) -> list[Any]:
 
 def _weight(message: Fields, where: str) -> Message:
     """Whether it is learnt, as OpenAI writes it; {} where nothing tells."""
+    if message.keys().isdisjoint((*LEARNT, *MASKED)):
+        return {}
     told = {key: message[key] for key in (*LEARNT, *MASKED) if message.get(key) is not None}
     for key, value in told.items():
         # 1 is "learnt" in many a mask, and "masked" in others.
