@@ -77,13 +77,14 @@ class ForkServer:
         self._connection = Connection(ours.detach())
         self._started: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._ranks: dict[int, ForkedRank] = {}
+        self.loaded = threading.Event()  # or ended: from now on `fork` answers at once
         threading.Thread(target=self._listen, daemon=True).start()
 
     def fork(self, argv: Sequence[str], environ: Mapping[str, str], log: Path | None) -> ForkedRank:
         """A rank that runs the program with these arguments and variables, leads a process group
         and dies with the server. log: what it prints is appended there; None: to the terminal.
 
-        Waits until everything is loaded. Raises ServerEnded.
+        Waits until everything is loaded, whatever signal comes. Raises ServerEnded.
         """
         self._tell(argv=list(argv), environ=dict(environ), log=log and os.fspath(log))
         pid = self._started.get()
@@ -108,7 +109,9 @@ class ForkServer:
         try:
             while True:
                 told = json.loads(self._connection.recv_bytes())
-                if "started" in told:
+                if "loaded" in told:
+                    self.loaded.set()
+                elif "started" in told:
                     pid = told["started"]
                     self._ranks[pid] = ForkedRank(pid, self)
                     self._started.put(pid)
@@ -120,6 +123,7 @@ class ForkServer:
             for rank in self._ranks.values():
                 rank._ended.set()
             self._started.put(None)
+            self.loaded.set()
 
     def _forget(self, pid: int) -> None:
         self._tell(reap=pid)
@@ -141,6 +145,7 @@ def serve(connection: Connection, signals: Set[signal.Signals]) -> dict[str, Any
     signal.set_wakeup_fd(awake)
     signal.signal(signal.SIGCHLD, _remember)
     server, running = os.getpid(), set[int]()
+    connection.send_bytes(json.dumps({"loaded": True}).encode())
     while True:
         if connection in wait([connection, asleep]):
             try:

@@ -117,6 +117,8 @@ def run_ranks(
     start = server.fork if server else SpawnedRank
     port, settings = free_port(), start_settings(nproc, environ)
     with _signals_into(happenings):
+        if server and (number := _signal_before(server.loaded, happenings)):
+            return _ended(0, -number, {number}, log_file)
         try:
             for rank in range(nproc):
                 place = Launch.local(nproc, rank, port).environment()
@@ -178,6 +180,17 @@ def _signals_into(happenings: queue.SimpleQueue[int | signal.Signals]) -> Iterat
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _signal_before(
+    loaded: threading.Event, happenings: queue.SimpleQueue[int | signal.Signals]
+) -> int | None:
+    """The signal that came first. There is no rank yet to pass it on to, and loading may take long,
+    or for ever: on a file system that hangs."""
+    while not loaded.wait(SECONDS_BETWEEN_LOOKS):
+        with contextlib.suppress(queue.Empty):
+            return happenings.get_nowait()
+    return None
 
 
 def _send(running: Mapping[int, Rank], number: signal.Signals) -> None:

@@ -234,6 +234,22 @@ def test_a_stop_that_comes_while_ranks_start_is_no_failure(
     assert (ended.code, ended.why) == (code, "")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("kind", ["forked"], indirect=True)
+def test_a_stop_ends_the_wait_for_a_server_that_never_loads(
+    run_ranks: RunRanks, stand_in: Path, number: signal.Signals, code: int
+) -> None:
+    (stand_in / "forked.py").write_text("open('loading', 'w'); import time; time.sleep(1000)")
+
+    def interrupt() -> None:
+        wait_until((stand_in / "loading").exists)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
+    ended = run_ranks([], 2, environ())
+    assert (ended.code, ended.why) == (code, "")
+
+
 def test_ranks_that_ctrl_c_does_not_reach_are_ended_all_the_same(
     run_ranks: RunRanks, stand_in: Path
 ) -> None:
