@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench_train_ner import Row, cpu_model, run
+from bench_train_ner import ROOT, Row, cpu_model, run
 from harness import RESULTS, write_rows
 
 import bigft
@@ -131,13 +131,14 @@ def measured(provider: str, job: Row) -> tuple[float, float]:
             }
             (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
             words = ["-m", "bigft", "check", str(folder / "config.yaml")]
-        finished = run(words, 1, folder)
+        finished = run(words, 1, folder, job.get("checkout", ROOT))
     return finished.wall_seconds, finished.peak_rss_mib
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--conversations", type=int, default=60_000)
+    parser.add_argument("--before", type=Path, metavar="DIR", help="a checkout to compare with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=32_000)
@@ -171,9 +172,13 @@ def main() -> None:
         for template in args.templates:
             save_model(folder / template, folder / "all.jsonl", template, args.vocabulary)
             rates: dict[str, list[float]] = {PEER: [], "bigft": []}
+            if args.before:
+                rates["before"] = []
             for number in range(args.rounds):
                 for provider, known in rates.items():
-                    job = {"model": str(folder / template), "processes": args.processes}
+                    job: Row = {"model": str(folder / template), "processes": args.processes}
+                    if provider == "before":
+                        job["checkout"] = args.before.resolve()
                     few, _ = measured(provider, {**job, "file": str(folder / "few.jsonl")})
                     whole, peak = measured(provider, {**job, "file": str(folder / "all.jsonl")})
                     known.append(args.conversations / (whole - few))
@@ -184,8 +189,10 @@ def main() -> None:
                     }  # fmt: skip
                     write_rows(args.results / f"prepare_chat_cpu_{today}.csv", COLUMNS, [row])
                     print(f"{template} {provider}: {known[-1]:.0f} rows/s", flush=True)
-            ours, peer = (statistics.median(rates[name]) for name in ("bigft", PEER))
-            print(f"{template}: bigft {ours:.0f} rows/s, {ours / peer:.2f} x {PEER} ({peer:.0f})")
+            for other, theirs in rates.items():
+                pairs = zip(rates["bigft"], theirs, strict=True)
+                times = statistics.median(own / their for own, their in pairs)
+                print(f"{template}: bigft makes {times:.2f} x the rows per second of {other}")
 
 
 if __name__ == "__main__":

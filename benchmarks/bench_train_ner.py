@@ -131,11 +131,13 @@ PROVIDERS: dict[str, Callable[[argparse.Namespace, str, int, Path], Row]] = {
 }
 
 
-def run(words: Sequence[str], threads: int, folder: Path) -> Finished:
-    """Runs python with `words` and waits for it. Exits with the tail of its output if it fails."""
+def run(words: Sequence[str], threads: int, folder: Path, checkout: Path = ROOT) -> Finished:
+    """Runs python with `words` and waits for it. Exits with the tail of its output if it fails.
+
+    checkout: whose bigft it imports."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")])),
         "OMP_NUM_THREADS": str(threads),
         "BIGFT_CACHE": str(folder / "cache"),  # empty: every provider prepares its data itself
     }
@@ -143,7 +145,7 @@ def run(words: Sequence[str], threads: int, folder: Path) -> Finished:
     started, clock = time.time(), time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *words], env=environment, stdout=output, stderr=output, cwd=ROOT
+            [sys.executable, *words], env=environment, stdout=output, stderr=output, cwd=checkout
         )
         # wait4 tells this child's peak; RUSAGE_CHILDREN would be the peak over all of them.
         _, status, usage = os.wait4(process.pid, 0)

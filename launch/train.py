@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 
 from bigft.cli import main
+from bigft.runtime import imports
 
 if __name__ == "__main__":
+    imports.owns_process = True
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bigft import __version__
+from bigft.runtime import imports
 from bigft.runtime.signals import interruptible
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, 2 for input that is refused, 130 for Ctrl-C, 141 where nobody reads the
     output any more (`| head`), or what the verb returns."""
     words = list(sys.argv[1:] if argv is None else argv)
+    imports.owns_process |= argv is None
     try:
         with interruptible():
             code = _dispatch(words)

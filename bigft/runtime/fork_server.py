@@ -77,6 +77,7 @@ class ForkServer:
         self._connection = Connection(ours.detach())
         self._started: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._ranks: dict[int, ForkedRank] = {}
+        self._is_gone = False
         self.loaded = threading.Event()  # or ended: from now on `fork` answers at once
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -89,9 +90,15 @@ class ForkServer:
         self._tell(argv=list(argv), environ=dict(environ), log=log and os.fspath(log))
         pid = self._started.get()
         if pid is None:
-            how = self._process.wait()
-            raise ServerEnded(f"the process that forks ranks ended, by exit code {how}")
+            raise ServerEnded(self.why_ended)
         return self._ranks[pid]
+
+    @property
+    def why_ended(self) -> str:
+        """A sentence if the server is gone, and with it its ranks; else ""."""
+        if not self._is_gone:
+            return ""
+        return f"the process that forks ranks ended, by exit code {self._process.wait()}"
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +127,7 @@ class ForkServer:
                     rank._code = told["code"]
                     rank._ended.set()
         except (EOFError, OSError):
+            self._is_gone = True
             for rank in self._ranks.values():
                 rank._ended.set()
             self._started.put(None)
@@ -185,8 +193,8 @@ def _run(program: str, argv: list[str], environ: dict[str, str], log: str | None
     os.environ.update(environ)
     if log is not None:
         file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        os.dup2(file, sys.stdout.fileno())
-        os.dup2(file, sys.stderr.fileno())
+        os.dup2(file, 1)
+        os.dup2(file, 2)
         os.close(file)
     sys.exit(import_module(program).main(argv))
 

@@ -147,6 +147,8 @@ def run_ranks(
                 code = process.reap()
                 if code != 0 and ended is None:
                     ended = _ended(happening, code, passed_on, log_file)
+                    if server and server.why_ended:
+                        ended = Ended(EXIT_FAILED, happening, server.why_ended)
                     if ended.why:
                         print(f"bigft: {ended.why}", file=sys.stderr, flush=True)
                     _send(running, signal.SIGTERM)
@@ -195,7 +197,8 @@ def _signal_before(
 
 def _send(running: Mapping[int, Rank], number: signal.Signals) -> None:
     for process in running.values():
-        os.kill(process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # of a server that was killed
+            os.kill(process.pid, number)
 
 
 def _kill(process: Rank) -> None:

@@ -58,13 +58,13 @@ def test_a_server_that_cannot_load_ends_the_run_with_a_sentence(
     assert f"bigft: {ended.why}\n" in capfd.readouterr().err
 
 
-def test_a_server_that_is_killed_ends_its_ranks(program: str, tmp_path: Path) -> None:
-    (tmp_path / "the_rank.py").write_text("import time\ndef main(argv): time.sleep(1000)")
+def test_a_server_that_is_killed_ends_its_ranks_and_is_named(program: str, tmp_path: Path) -> None:
+    killing = "import os, signal, time\n"
+    killing += "def main(argv): os.kill(os.getppid(), signal.SIGKILL); time.sleep(1000)"
+    (tmp_path / "the_rank.py").write_text(killing)
     with ForkServer(program, [], local_ranks.start_settings(1, os.environ)) as server:
-        rank = server.fork([], os.environ, None)
-        server._process.kill()
-        rank.wait()
-        assert rank.reap() == -9
+        ended = local_ranks.run_ranks([], 1, os.environ, None, server)
+        assert (ended.code, ended.why) == (1, "the process that forks ranks ended, by exit code -9")
         with pytest.raises(ServerEnded, match="ended, by exit code -9"):
             server.fork([], os.environ, None)
 

@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def environ(**more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], **more}
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **more}
 
 
 # Source too, since a test has it run by a process of its own.
