@@ -190,6 +190,8 @@ def main() -> None:
                     write_rows(args.results / f"prepare_chat_cpu_{today}.csv", COLUMNS, [row])
                     print(f"{template} {provider}: {known[-1]:.0f} rows/s", flush=True)
             for other, theirs in rates.items():
+                if other == "bigft":
+                    continue
                 pairs = zip(rates["bigft"], theirs, strict=True)
                 times = statistics.median(own / their for own, their in pairs)
                 print(f"{template}: bigft makes {times:.2f} x the rows per second of {other}")
