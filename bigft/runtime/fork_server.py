@@ -79,7 +79,8 @@ class ForkServer:
         self._ranks: dict[int, ForkedRank] = {}
         self._is_gone = False
         self.loaded = threading.Event()  # or ended: from now on `fork` answers at once
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def fork(self, argv: Sequence[str], environ: Mapping[str, str], log: Path | None) -> ForkedRank:
         """A rank that runs the program with these arguments and variables, leads a process group
@@ -111,6 +112,8 @@ class ForkServer:
     ) -> None:
         self._process.kill()
         self._process.wait()
+        self._listener.join()
+        self._connection.close()
 
     def _listen(self) -> None:
         try:

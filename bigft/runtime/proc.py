@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+# Found now: a process that was just forked, of which another thread was loading a library, must not
+# ask the loader for it.
+_prctl = ctypes.CDLL(None).prctl
 CONTENDED = 0.1  # of the time of threads waited for a core: a user should know
 
 
@@ -48,6 +51,6 @@ class CpuTime:
 
 def die_with(parent: int) -> None:
     """From now on this process is killed when its parent, of that id, dies; at once if it has."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    _prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from bigft.api import session
 from bigft.runtime import local_ranks
@@ -67,6 +69,14 @@ def test_a_server_that_is_killed_ends_its_ranks_and_is_named(program: str, tmp_p
         assert (ended.code, ended.why) == (1, "the process that forks ranks ended, by exit code -9")
         with pytest.raises(ServerEnded, match="ended, by exit code -9"):
             server.fork([], os.environ, None)
+
+
+def test_nothing_of_a_server_stays(program: str) -> None:
+    files, threads = set(os.listdir("/proc/self/fd")), set(threading.enumerate())
+    with ForkServer(program, [], local_ranks.start_settings(1, os.environ)) as server:
+        assert local_ranks.run_ranks(["a", "b"], 1, os.environ, None, server) == Ended()
+    assert set(os.listdir("/proc/self/fd")) <= files
+    wait_until(lambda: set(threading.enumerate()) <= threads)
 
 
 def test_where_a_gpu_may_be_ranks_are_new_processes() -> None:
