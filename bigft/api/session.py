@@ -91,7 +91,8 @@ def run_session(
 
 
 def _num_devices() -> int:
-    from torch.accelerator import device_count
+    with importing():
+        from torch.accelerator import device_count
 
     return max(1, device_count())
 

@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, 2 for input that is refused, 130 for Ctrl-C, 141 where nobody reads the
     output any more (`| head`), or what the verb returns."""
     words = list(sys.argv[1:] if argv is None else argv)
-    imports.owns_process |= argv is None
+    if argv is None:
+        imports.owns_process = True
     try:
         with interruptible():
             code = _dispatch(words)

@@ -7,7 +7,6 @@ of which a fork takes none along. Those that there are at the fork: docs/reliabi
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import queue
@@ -24,7 +23,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-from bigft.runtime.imports import importing
+from bigft.runtime import imports
 from bigft.runtime.logs import quiet_libraries
 from bigft.runtime.proc import die_with
 from bigft.runtime.remote_code import fetch_no_code
@@ -51,7 +50,7 @@ class ForkedRank:
     def reap(self) -> int:
         """Its exit code; -n if signal n ended it. Waits for its end."""
         self._ended.wait()
-        self._server._forget(self.pid)
+        self._server._tell(reap=self.pid)
         return self._code
 
 
@@ -136,9 +135,6 @@ class ForkServer:
             self._started.put(None)
             self.loaded.set()
 
-    def _forget(self, pid: int) -> None:
-        self._tell(reap=pid)
-
     def _tell(self, **what: Any) -> None:
         try:
             self._connection.send_bytes(json.dumps(what).encode())
@@ -208,10 +204,11 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # a rank saves at them; this one stays
     quiet_libraries()
     fetch_no_code()
-    with importing():
+    # What is loaded stays: a collection in a rank would write to pages that all of them share.
+    imports.owns_process = True
+    with imports.importing():
         for module in (program, *modules):
             import_module(module)
-    gc.freeze()  # a collection in a rank would write to the pages that all of them share
     if rank := serve(Connection(int(file)), signals):
         _run(program, **rank)
 
