@@ -85,7 +85,7 @@ def describe(
         lines.append(
             f"{name}: {split.num_records:,} records, {len(split):,} rows, "
             f"{split.lengths.sum():,} {unit} (longest {split.lengths.max()}), "
-            f"{split.num_targets.sum():,} targets"
+            f"{prepared.task.targets(split)}"
         )
         for side, lengths in prepared.task.sides(split).items():
             lines.append(f"  {unit} of a {side}:")

@@ -37,6 +37,7 @@ Format = Literal[
     "squad",
     "imagefolder",
 ]
+OnBadRecord = Literal["refuse", "drop"]
 Optimizer = Literal[
     "adamw_torch",
     "adam",
@@ -137,6 +138,9 @@ class DataConfig(Section):
     """Train on the first so many samples only."""
     max_eval_samples: Count | None = None
     """Evaluate on the first so many samples of the validation and test sets only."""
+    on_bad_record: OnBadRecord = "refuse"
+    """What becomes of a record that the task cannot use: the run is refused, or the record dropped
+    and named."""
     sample_by: Literal["line", "paragraph", "document"] = "line"
     """What one sample of a plain text file is; paragraphs are separated by empty lines."""
     interleave_probs: Annotated[

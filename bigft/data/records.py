@@ -76,15 +76,16 @@ class Batch:
     labels: of any shape, as the task's head documents it. Class ids are int64, aligned with what
         predicts them, IGNORE_INDEX where there is no target; of real numbers NaN is no target.
     target_rows_M: int64, the places of the flattened labels that are targets; stays on the CPU.
-    num_targets: that count.  size: the rows' real tokens, without padding, or what their length
-        counts.
+    num_targets: that count; not a whole number where targets weigh a fraction each (the windows of
+        a text that is classified as one).
+    size: the rows' real tokens, without padding, or what their length counts.
     rows: in the order of the batch.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     target_rows_M: torch.Tensor
-    num_targets: int
+    num_targets: float
     size: int
     rows: list[Row]
 

@@ -205,6 +205,10 @@ class Task(Protocol):
         """The lengths of a row's sides by their name, one per row: what `bigft check` shows."""
         return {"row": split.lengths}
 
+    def targets(self, split: PreparedSplit) -> str:
+        """How many targets the split has, in words."""
+        return f"{split.num_targets.sum():,} targets"
+
     def examples(self, train: PreparedSplit) -> list[str]:
         """What else `bigft check` shows of the training set, a line each."""
         return []
@@ -235,6 +239,17 @@ class Task(Protocol):
     def metric(self, split: PreparedSplit | None = None) -> Metric:
         """split: what is measured, where it decides how; None: for the names of the scores."""
         ...
+
+    def tuned(self, metric: Metric) -> dict[str, Any]:
+        """What an evaluation of the validation set decides of answers (thresholds), as the model's
+        config says it, in JSON values; {} where nothing is to be decided."""
+        return {}
+
+    def use_tuned(self, values: Mapping[str, Any]) -> None:
+        """Answers and metrics go by it from now on.
+
+        values: what `tuned` gave, or a model's whole config.
+        """
 
     def notes(self, split: PreparedSplit) -> list[str]:
         """How the answers to this split are measured, where that is not plain."""

@@ -12,17 +12,19 @@ from bigft.data.loader import EvalBatch, EvalLoader
 from bigft.data.records import Record
 from bigft.data.split import PreparedSplit
 from bigft.runtime.process_group import World
-from bigft.tasks.protocol import Prediction, Task
+from bigft.tasks.protocol import Metric, Prediction, Task
 
 
 class Evaluation(NamedTuple):
     """scores: with "loss", "runtime", "samples", "samples_per_second".  report: plain text.
 
+    metric: of all ranks.
     notes: what a user should know of what was measured, where it was prepared for that.
     """
 
     scores: dict[str, float]
     report: str
+    metric: Metric
     notes: tuple[str, ...] = ()
 
 
@@ -62,7 +64,7 @@ def evaluate(
         "samples": split.num_records,
         "samples_per_second": split.num_records / runtime,
     }
-    return Evaluation(scores, merged.report())
+    return Evaluation(scores, merged.report(), merged)
 
 
 class _LossSum:
@@ -71,15 +73,15 @@ class _LossSum:
     def __init__(self, world: World) -> None:
         self._world = world
         self._sum = torch.zeros((), dtype=torch.float64, device=world.device)
-        self._targets = 0
+        self._targets = 0.0
 
-    def add(self, loss_sum: torch.Tensor, targets: int) -> None:
+    def add(self, loss_sum: torch.Tensor, targets: float) -> None:
         self._sum += loss_sum
         self._targets += targets
 
     def mean(self) -> float:
         total, targets = self._world.sum([self._sum.item(), self._targets])
-        return total / max(targets, 1)
+        return total / targets if targets else 0.0
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from bigft.data.packing import join
 from bigft.data.records import Row
 from bigft.models.cpu_bf16 import emulates_bf16, multiply_in_fp32
 from bigft.models.heads.choose import HeadChoice, choose_head
+from bigft.models.heads.swap import base_model
 from bigft.models.layers import frozen_digest, head_names, num_values, trained_table
 from bigft.models.packed import check_packing
 from bigft.runtime.events import EventStream
@@ -39,6 +40,7 @@ from bigft.training.checkpoint import (
     resume_notes,
 )
 from bigft.training.engine import build_engine
+from bigft.training.evaluate import Evaluation
 from bigft.training.export import export_model
 from bigft.training.loop import Loop, Tick
 from bigft.training.optimizers import OPTIMIZERS, checkpoint_bytes, parameter_groups
@@ -200,6 +202,8 @@ class _Rank:
             for split, prefix in (("validation", "eval"), ("test", "test")):
                 if split in self.run.splits:
                     seen = loop.evaluations.get((split, step)) or loop.evaluate(split, prefix, step)
+                    if split == "validation":
+                        self._tune(engine.module, seen)
                     results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
                     self.events.emit("report", split=split, step=step, text=seen.report)
         except Stopped as stopped:
@@ -212,6 +216,16 @@ class _Rank:
         if self.world.device.type == "cuda":
             torch.cuda.empty_cache()
         return results
+
+    def _tune(self, model: Any, validation: Evaluation) -> None:
+        """What the validation set decides: for the test set, and for who uses the model."""
+        values = self.run.task.tuned(validation.metric)
+        self.run.task.use_tuned(values)
+        for name, value in values.items():
+            setattr(base_model(model).config, name, value)
+        if values:
+            text = ", ".join(f"{name} {value}" for name, value in values.items())
+            self.events.emit("note", text=f"tuned on the validation set: {text}")
 
     def _leave_best(self, loop: Loop) -> int:
         """Puts the best checkpoint into the engine, if it is asked for; the step of the weights."""

@@ -22,7 +22,7 @@ class LogInterval:
     cpu: of this rank's threads when the interval began."""
 
     loss_sum: torch.Tensor
-    targets: int = 0
+    targets: float = 0.0
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
     paused: float = 0.0
@@ -61,7 +61,7 @@ class LogInterval:
         state.training_seconds += seconds
         return {
             "loss": loss_sum / self.targets if self.targets else math.nan,
-            "num_targets": self.targets,
+            "num_targets": int(self.targets) if self.targets == int(self.targets) else self.targets,
             "num_tokens": self.tokens,
             "tokens_per_second": self.tokens / seconds,
             "cpu_wait": waited / max(ran + waited, 1e-9),

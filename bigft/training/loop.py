@@ -277,7 +277,7 @@ class Loop:
         """What all_results.json tells of the training."""
         state = self.state
         return {
-            "train_loss": state.total_loss / max(state.total_targets, 1),
+            "train_loss": state.total_loss / (state.total_targets or 1.0),
             "train_samples": len(self._run.splits["train"]),
             "step": state.step,
             "train_skipped_steps": state.skipped_steps,

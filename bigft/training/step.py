@@ -18,7 +18,7 @@ from bigft.tasks.protocol import Task
 class StepCounts(NamedTuple):
     """Sums over ranks and micro-batches: targets, real tokens, ranks that were asked to stop."""
 
-    targets: int
+    targets: float
     tokens: int
     stop_requests: int
 
@@ -41,21 +41,21 @@ class StepDone(NamedTuple):
 
 def count(world: World, batches: Sequence[Batch], stop: bool) -> StepCounts:
     """What the world agrees on before any forward: one all-reduce on the hosts' group."""
-    sums = world.sum(
+    targets, tokens, stops = world.sum(
         [
             sum(batch.num_targets for batch in batches),
             sum(batch.size for batch in batches),
             int(stop),
         ]
     )
-    return StepCounts(*(int(number) for number in sums))
+    return StepCounts(targets, int(tokens), int(stops))
 
 
 def train_step(
     engine: Any,
     task: Task,
     batches: Sequence[Batch],
-    targets: int,
+    targets: float,
     world: World,
     seed: int,
     step: int,

@@ -98,6 +98,7 @@ class Trained:
         known = replace(known, labels=labels_by_id(exported_config) if has_labels else [])
         limit = row_limit(config, processor, exported_config)
         task = task_class(Setting(config, processor, known.labels or (), limit, known.clock))
+        task.use_tuned(exported_config.to_dict())
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if has_adapter:
             model: Any = on_its_base(config, task, place)

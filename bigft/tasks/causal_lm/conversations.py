@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from bigft.config.errors import BadInput, Problem, collect
-from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
+from bigft.config.errors import BadInput, Problem
+from bigft.config.sections import OnBadRecord
+from bigft.data.formats.base import did_you_mean
 from bigft.data.records import Record
 from bigft.tasks.causal_lm.turns import (
     ASSISTANT,
@@ -26,6 +27,7 @@ from bigft.tasks.causal_lm.turns import (
     messages_of,
     tools_of,
 )
+from bigft.tasks.usable import usable
 
 
 class Form(NamedTuple):
@@ -48,44 +50,39 @@ def normalised(
     *,
     text_column_name: str | int | None,
     label_column_name: str | int | None,
+    split: str = "train",
+    on_bad_record: OnBadRecord = "refuse",
+    notes: list[str] | None = None,
 ) -> Iterator[Record]:
-    """The records in the one form, numbered anew; a stream.
+    """The records in the one form, numbered anew: see `usable`.
 
     text_column_name, label_column_name: columns of prompt and answer; the first alone: of plain
         text. None: the form is found by the fields, for each file by its first record.
-    Raises BadInput at the end with up to MAX_PROBLEMS records that cannot be used: of an unknown
-    form or another one than their file's, without an answer, with a role that is none.
+    Refused are records of an unknown form or another one than their file's, without an answer, with
+    a role that is none.
     """
     named = _named_form(text_column_name, label_column_name)
     forms: dict[str, tuple[str, Record]] = {}  # by file: its form, and where it was seen first
-    problems: list[Problem] = []
-    number = 0
-    refused: list[Problem] = []  # by the reader, at its end
-    with collect(refused):
-        for record in records:
-            try:
-                name, form = named or _found_form(record)
-                known, first = forms.setdefault(record.file, (name, record))
-                if name != known:
-                    raise Wrong(
-                        f"the form {name} (fields: {', '.join(record.fields)}) in a file that "
-                        f"began as {known} at line {first.line}",
-                        "put one form in a file",
-                    )
-                samples = form.read(record.fields)
-            except Wrong as error:
-                problems.append(Problem(record.where, *error.args))
-                if len(problems) > MAX_PROBLEMS:
-                    break
-                continue
-            for fields in samples:
-                notes = (*record.notes, *_notes(record.fields, fields))
-                yield replace(record, index=number, fields=fields, notes=notes)
-                number += 1
-    if problems:
-        problems = capped(problems, problems[0].where.rpartition(":")[0])
-    if refused or problems:
-        raise BadInput([*refused, *problems])
+
+    def samples(record: Record) -> Iterator[Record]:
+        try:
+            name, form = named or _found_form(record)
+            known, first = forms.setdefault(record.file, (name, record))
+            if name != known:
+                raise Wrong(
+                    f"the form {name} (fields: {', '.join(record.fields)}) in a file that "
+                    f"began as {known} at line {first.line}",
+                    "put one form in a file",
+                )
+            found = form.read(record.fields)
+        except Wrong as error:
+            raise BadInput(Problem(record.where, *error.args)) from None
+        for fields in found:
+            yield replace(
+                record, fields=fields, notes=(*record.notes, *_notes(record.fields, fields))
+            )
+
+    return usable(records, samples, split, on_bad_record, notes)
 
 
 def prompt_record(record: Record) -> Record:

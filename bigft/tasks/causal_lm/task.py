@@ -89,11 +89,18 @@ class CausalLM(Task):
     @classmethod
     def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
         """All splits the config names as streams of records in one form; no labels."""
-        data = config.data
+        data, notes = config.data, (reading or Reading()).notes
         names = (data.text_column_name, data.label_column_name)
         streams = stream_splits(data, config.task.reads, columns=columns(*names))
         splits: dict[str, Iterable[Record]] = {
-            split: normalised(records, text_column_name=names[0], label_column_name=names[1])
+            split: normalised(
+                records,
+                text_column_name=names[0],
+                label_column_name=names[1],
+                split=split,
+                on_bad_record=data.on_bad_record,
+                notes=notes,
+            )
             for split, records in streams.items()
         }
         return Read(splits, [])

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from bigft.config.errors import BadInput, Problem, collect
+from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import DataConfig, RunConfig
 from bigft.config.tasks import Seq2Seq
-from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
+from bigft.data.formats.base import did_you_mean
 from bigft.data.records import Record
 from bigft.tasks.seq2seq.languages import matching
+from bigft.tasks.usable import usable
 
 SIDES = {"source": "text_column_name", "target": "label_column_name"}
 
@@ -26,21 +27,22 @@ def columns(data: DataConfig) -> frozenset[str]:
     return frozenset(side if name is None else str(name) for side, name in sides)
 
 
-def pairs(records: Iterable[Record], config: RunConfig) -> Iterator[Record]:
+def pairs(
+    records: Iterable[Record],
+    config: RunConfig,
+    split: str = "train",
+    notes: list[str] | None = None,
+) -> Iterator[Record]:
     """The records as {"source", "target"}: from the named columns, from two fields of these names,
     or from {"translation": {language: text}}, whose languages may be named as columns too.
 
-    Raises BadInput at the end with the first MAX_PROBLEMS of what cannot be used.
+    See `usable`.
     """
-    problems: list[Problem] = []
-    with collect(problems):  # of the files, told when they end
-        for record in records:
-            with collect(problems):
-                yield replace(record, fields=_pair(record, config))
-            if len(problems) > MAX_PROBLEMS:
-                break
-    if problems:
-        raise BadInput(capped(list(dict.fromkeys(problems)), problems[0].where.partition(":")[0]))
+
+    def pair(record: Record) -> list[Record]:
+        return [replace(record, fields=_pair(record, config))]
+
+    return usable(records, pair, split, config.data.on_bad_record, notes)
 
 
 def _pair(record: Record, config: RunConfig) -> dict[str, str]:

@@ -87,12 +87,12 @@ class Seq2Seq(Task):
         """All splits the config names, as {"source", "target"} records; no labels."""
         splits: dict[str, Iterable[Record]] = {}
         problems: list[Problem] = []
-        used = columns(config.data)
+        used, notes = columns(config.data), (reading or Reading()).notes
         for split in SPLITS:
             with collect(problems):
                 records = stream_split(config.data, split, config.task.reads, columns=used)
                 if records is not None:
-                    splits[split] = pairs(records, config)
+                    splits[split] = pairs(records, config, split, notes)
         if problems:
             raise BadInput(problems)
         return Read(splits, [])

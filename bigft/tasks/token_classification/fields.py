@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bigft.config.errors import BadInput, Problem
+from bigft.config.sections import OnBadRecord
 from bigft.data.formats.base import MAX_PROBLEMS, capped, did_you_mean
 from bigft.data.records import Record
 from bigft.data.tag_schemes import Scheme, are_bio, scheme_violations, to_bio
 from bigft.data.tag_spellings import Tagging, respelled
 from bigft.tasks.token_classification.spans import SpanTally, from_spans, without_doubled_prefix
+from bigft.tasks.usable import usable
 
 # Tried in this order where the config names no field.
 TEXT_FIELDS = ("tokens", "words", "text")
@@ -47,6 +49,7 @@ def normalise(
     label_list: Sequence[str] | None,
     split: str,
     require_labels: bool = True,
+    on_bad_record: OnBadRecord = "refuse",
     notes: list[str] | None = None,
 ) -> list[Record]:
     """The records with fields `tokens` (str each) and `tags` (str, or None for no target).
@@ -61,37 +64,32 @@ def normalise(
         label_list: all tags that may occur; None allows any.
         split: train, validation or test; for messages.
         require_labels: if False, a record without labels gets None for every tag.
-        notes: takes what a user should know of the spans, one sentence each.
+        on_bad_record, notes: see `usable`; notes takes what a user should know of the spans, too.
 
     Raises BadInput with up to MAX_PROBLEMS problems.
     """
     if not records:
         raise BadInput(Problem(f"data.{split}_file", "no sample in it"))
-    normalised: list[Record] = []
-    problems: list[Problem] = []
     first_with: dict[Any, Record] = {}  # by id, and by file and id
     tally = SpanTally()
-    for record in records:
-        try:
-            record = _with_id(record, first_with, split)
-            _check_accepted(record)
-            text = _text(record, text_column_name)
-            field, labels = _labels(record, text, label_column_name, require_labels)
-            if isinstance(text, str):
-                fields = from_spans(record, text, labels, field, tally)
-            else:
-                fields = {"tokens": text, "tags": _tags(record, text, labels, field, label_list)}
-                if any(isinstance(tag, str) and tag != tag.strip() for tag in labels or ()):
-                    record = replace(record, notes=(*record.notes, SPACED))
-            kept = {name: record.fields[name] for name in KEPT_FIELDS if name in record.fields}
-            normalised.append(replace(record, fields=kept | fields))
-            _check_tokens(normalised[-1])
-        except BadInput as error:
-            problems += error.problems
-            if len(problems) > MAX_PROBLEMS:
-                break
-    if problems:
-        raise BadInput(capped(problems, f"data.{split}_file"))
+
+    def labelled(record: Record) -> Iterator[Record]:
+        record = _with_id(record, first_with, split)
+        _check_accepted(record)
+        text = _text(record, text_column_name)
+        field, labels = _labels(record, text, label_column_name, require_labels)
+        if isinstance(text, str):
+            fields = from_spans(record, text, labels, field, tally)
+        else:
+            fields = {"tokens": text, "tags": _tags(record, text, labels, field, label_list)}
+            if any(isinstance(tag, str) and tag != tag.strip() for tag in labels or ()):
+                record = replace(record, notes=(*record.notes, SPACED))
+        kept = {name: record.fields[name] for name in KEPT_FIELDS if name in record.fields}
+        record = replace(record, fields=kept | fields)
+        _check_tokens(record)
+        yield record
+
+    normalised = list(usable(records, labelled, split, on_bad_record, notes))
     tally.check(split)
     _check_words(normalised, split)
     if tally.are_tags:

@@ -97,6 +97,7 @@ class TokenClassification(Task):
                         label_column_name=config.data.label_column_name,
                         label_list=config.data.label_list,
                         split=split,
+                        on_bad_record=config.data.on_bad_record,
                         notes=reading.notes,
                     )
         if problems:

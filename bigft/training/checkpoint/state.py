@@ -33,11 +33,11 @@ class TrainerState:
     judged_by: str = ""
     evaluations_without_gain: int = 0
     loss_sums: list[float] = field(default_factory=list)
-    window_targets: int = 0
+    window_targets: float = 0.0
     window_tokens: int = 0
     window_seconds: float = 0.0
     total_loss: float = 0.0
-    total_targets: int = 0
+    total_targets: float = 0.0
     total_tokens: int = 0
     training_seconds: float = 0.0
     skipped_steps: int = 0
