@@ -162,6 +162,7 @@ def serve(connection: Connection, signals: Set[signal.Signals]) -> dict[str, Any
             if "reap" in request:
                 os.waitpid(request["reap"], 0)
             elif (pid := os.fork()) == 0:
+                os.setpgid(0, 0)  # before it can start workers, which belong to its group
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 connection.close()

@@ -32,6 +32,11 @@ def main(argv):
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
+SLOW_TO_SET_GROUPS = """
+import os, time
+set_group = os.setpgid
+os.setpgid = lambda pid, group: (pid and time.sleep(1), set_group(pid, group))
+"""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -163,6 +168,18 @@ def test_the_workers_of_a_rank_that_died_die_with_it(run_ranks: RunRanks, stand_
     )
     assert run_ranks([dying], 1, environ()).code == 128 + 9
     wait_until(lambda: not any(map(alive, ready_pids(stand_in))))
+
+
+def test_a_worker_of_a_rank_s_first_moment_is_of_its_group(
+    run_ranks: RunRanks, kind: str, stand_in: Path
+) -> None:
+    """Or it would outlive the rank: the group is what is killed."""
+    if kind == "forked":  # the process that forks the rank is slow to go on
+        (stand_in / "forked.py").write_text(SLOW_TO_SET_GROUPS + RANK_PROGRAM)
+    code = "os.fork() or (open('group', 'w').write(str(os.getpgrp())), ready(), os._exit(0));"
+    code += "os.wait(); open('rank', 'w').write(str(os.getpid()))"
+    assert run_ranks([code], 1, environ()) == Ended()
+    assert (stand_in / "group").read_text() == (stand_in / "rank").read_text()
 
 
 @pytest.mark.parametrize("number", FORWARDED_SIGNALS, ids=lambda number: number.name)
