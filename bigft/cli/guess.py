@@ -80,9 +80,6 @@ def choose(found: Found, tasks: Sequence[str], given: Mapping[str, Any]) -> Choi
         fix = " or ".join(f"--task {name}" for name in names)
         raise BadInput(Problem(where, f"fits several tasks: {', '.join(names)}", f"say {fix}"))
     (choice,) = choices
-    if choice.guess.doubt and len(tasks) > 1:
-        fix = f"--task {choice.task} reads it as {choice.guess.comment}"
-        raise BadInput(Problem(where, choice.guess.doubt, fix))
     return choice
 
 
@@ -112,7 +109,7 @@ def _guesses(
     is_auto = format != "parallel" and format == detect_format(files[0], _of_words(task))
     keys = {} if is_auto else {"data.format": format}
     guesses = TASKS[task].start.guesses(_together(files, format), format, records)
-    return [Guess(one.certainty, keys | one.keys, one.comment, one.doubt) for one in guesses]
+    return [Guess(one.certainty, keys | one.keys, one.comment) for one in guesses]
 
 
 def config_of(task: str, found: Found, guess: Guess, given: Mapping[str, Any]) -> RunConfig:
@@ -137,7 +134,7 @@ def _read(config: RunConfig) -> None:
     problems: list[Problem] = []
     splits: dict[str, Any] = {}
     with collect(problems):
-        splits, _ = TASKS[config.task.name].read(config)
+        splits = dict(TASKS[config.task.name].read(config).splits)
     for records in splits.values():
         with collect(problems):
             for _ in records:

@@ -50,10 +50,18 @@ def _dumped_path(path: str, info: SerializationInfo) -> str:
     return info.context(path) if info.context else path
 
 
+def split_key(name: str) -> tuple[str, str | None]:
+    """The path, and of `FILE#KEY` the key: which list of a JSON file's object is meant."""
+    path, mark, key = name.rpartition("#")
+    is_key = bool(mark) and not os.path.exists(name) and os.path.exists(path)
+    return (path, key) if is_key else (name, None)
+
+
 def wherever_read(path: str) -> str:
     """The path as it means the same in every directory: absolute. What does not exist is the name
     of something on the hub, and stays."""
-    return str(pathlib.Path(path).absolute()) if os.path.exists(path) else path
+    exists = os.path.exists(split_key(path)[0])
+    return str(pathlib.Path(path).absolute()) if exists else path
 
 
 class Decides(Enum):
@@ -98,6 +106,10 @@ Paths = Annotated[
 ]
 Modules = Annotated[str | tuple[str, ...], BeforeValidator(as_tuple)]
 Column = Annotated[int, Field(ge=0)] | str
+Columns = Annotated[
+    Column | Annotated[tuple[Column, ...], Field(min_length=1)],
+    BeforeValidator(as_tuple, json_schema_input_type=Column | list[Column]),
+]
 
 
 def sections_in(annotation: Any) -> Iterator[type[Section]]:

@@ -45,20 +45,20 @@ def _model(config: RunConfig) -> Iterator[Clash]:
             f"{model.attn_implementation} computes in 16 bits only, but train.bf16 is false",
             "set train.bf16 to true, or choose sdpa",
         )
-    if model.fused_head is True and config.task.name == "token-classification":
+    if model.fused_head is True and config.task.answers_in == "labels":
         yield from _token_head(config)
 
 
 def _token_head(config: RunConfig) -> Iterator[Clash]:
     optim, fix = config.optim, "set model.fused_head to auto or false"
     if config.train.fp16:
-        what = "true, but the gradients of the fused token head would underflow under train.fp16"
+        what = "true, but the gradients of the fused head would underflow under train.fp16"
         yield Clash(("model.fused_head", "train.fp16"), what, fix)
     if optim.class_weights is not None and optim.label_smoothing_factor > 0:
         yield Clash(
             ("model.fused_head", "optim.class_weights"),
             "true, but optim.class_weights act inside of optim.label_smoothing_factor, which the "
-            "fused token head does not know",
+            "fused head does not know",
             fix,
         )
 

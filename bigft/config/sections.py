@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from bigft.config.adapt import AdaptConfig, Full
 from bigft.config.fields import (
     Column,
+    Columns,
     Count,
     Decides,
     Fraction,
@@ -33,6 +34,7 @@ Format = Literal[
     "csv",
     "tsv",
     "text",
+    "textfolder",
     "parallel",
     "squad",
     "imagefolder",
@@ -111,7 +113,7 @@ class DataConfig(Section):
     current directory."""
 
     train_file: Paths = ()
-    """Files to train on: one path or a list."""
+    """Files to train on: one path or a list. FILE#KEY is the list under that key of a JSON file."""
     validation_file: Paths = ()
     """Files to evaluate on during training."""
     test_file: Paths = ()
@@ -124,10 +126,15 @@ class DataConfig(Section):
     """Branch, tag or commit of that data set."""
     format: Format = "auto"
     """Format of the files; auto: by content, then by suffix."""
-    text_column_name: Column | None = None
-    """Column of the text or tokens: a name or a 0-based number; null: by format (CoNLL: first)."""
-    label_column_name: Column | None = None
-    """Column of labels or answers: a name or a 0-based number; null: by format (CoNLL: last)."""
+    text_column_name: Columns | None = None
+    """Column of the text or tokens: a name or a 0-based number; null: by format (CoNLL: first). Of
+    text classification also a list of two: a pair of texts."""
+    label_column_name: Columns | None = None
+    """Column of labels or answers: a name or a 0-based number; null: by format (CoNLL: last). Of
+    text classification also a list: a column of 0 and 1 for each label."""
+    group_column_name: Column | None = None
+    """Column of what texts belong to (a query, a user): texts of a group are ranked against each
+    other in evaluation."""
     label_all_tokens: bool = False
     """Every sub-token of a word is a target, not only the first."""
     label_list: Texts | None = None
@@ -158,6 +165,18 @@ class DataConfig(Section):
         Literal["first_fit_decreasing", "length_ordered"], Decides.BATCHES
     ] = "first_fit_decreasing"
     """Which samples share a row: as few rows as can be, or samples of like lengths."""
+
+    @property
+    def text_column(self) -> Column | None:
+        """text_column_name, of a task that takes one."""
+        assert not isinstance(self.text_column_name, tuple)
+        return self.text_column_name
+
+    @property
+    def label_column(self) -> Column | None:
+        """label_column_name, of a task that takes one."""
+        assert not isinstance(self.label_column_name, tuple)
+        return self.label_column_name
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -205,8 +224,11 @@ class OptimConfig(Section):
     """Steps of linear warm-up; below 1 a ratio of all steps."""
     label_smoothing_factor: Fraction = 0.0
     """Share of each target that is spread over all classes."""
-    class_weights: dict[str, NotNegative] | None = None
-    """Weight of a target by its label; labels that are not named weigh 1."""
+    class_weights: dict[str, NotNegative] | Literal["balanced"] | None = None
+    """Weight of a target by its label; labels that are not named weigh 1. balanced: all labels
+    weigh alike in the training data, and a target 1 in the mean."""
+    focal_gamma: NotNegative = 0.0
+    """Focal loss: a target's loss is multiplied by (1 - its probability) to this power."""
 
 
 class ParallelConfig(Section):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bigft.config.clash import Clash
 from bigft.config.sections import RunConfig
-from bigft.config.tasks import CausalLM, Generation, Seq2Seq
+from bigft.config.tasks import CausalLM, Generation, Seq2Seq, TextClassification
 
 
 def task_contradictions(config: RunConfig) -> Iterator[Clash]:
@@ -38,7 +38,52 @@ def task_contradictions(config: RunConfig) -> Iterator[Clash]:
         for key in [key for key, is_given in given.items() if is_given]:
             what = f"given, but the targets of task {task.name} are {task.answers_in}, not labels"
             yield Clash((key, "task.name"), what, "leave it out")
+    if not isinstance(task, TextClassification):
+        given = {
+            "data.text_column_name": isinstance(data.text_column_name, tuple),
+            "data.label_column_name": isinstance(data.label_column_name, tuple),
+        }
+        for key in [key for key, is_given in given.items() if is_given]:
+            what = f"a list of columns, but task {task.name} reads one"
+            yield Clash((key, "task.name"), what, "name one column")
+        only = {
+            "data.group_column_name": data.group_column_name is not None,
+            "optim.focal_gamma": config.optim.focal_gamma > 0,
+        }
+        for key in [key for key, is_given in only.items() if is_given]:
+            what = f"given, but task {task.name} has no use for it"
+            yield Clash((key, "task.name"), what, "leave it out")
+    else:
+        yield from _text_classification(config, task)
     yield from _mixture(config)
+
+
+def _text_classification(config: RunConfig, task: TextClassification) -> Iterator[Clash]:
+    data, optim = config.data, config.optim
+    if isinstance(data.text_column_name, tuple) and len(data.text_column_name) > 2:
+        what = f"{len(data.text_column_name)} columns: a model reads one text, or a pair"
+        yield Clash(("data.text_column_name",), what, "name one or two")
+    if optim.focal_gamma > 0 and optim.label_smoothing_factor > 0:
+        yield Clash(
+            ("optim.focal_gamma", "optim.label_smoothing_factor"),
+            "both given: a target whose share is spread has no one probability",
+            "leave one of them out",
+        )
+    has_validation = bool(data.validation_file) or data.dataset_name is not None
+    if task.decision_threshold == "tune" and not has_validation:
+        yield Clash(
+            ("task.decision_threshold", "data.validation_file"),
+            "tune, but there is no validation set to choose it on",
+            "give data.validation_file, or a number",
+        )
+    if task.problem_type != "single_label_classification" and task.problem_type != "auto":
+        given = {
+            "task.out_of_scope_label": task.out_of_scope_label is not None,
+            "optim.label_smoothing_factor": optim.label_smoothing_factor > 0,
+        }
+        for key in [key for key, is_given in given.items() if is_given]:
+            what = f"given, but it has no meaning with {task.problem_type}"
+            yield Clash((key, "task.problem_type"), what, "leave it out")
 
 
 def _causal_lm(task: CausalLM) -> Iterator[Clash]:

@@ -15,6 +15,7 @@ from bigft.config.fields import Count, Decides, Positive, Section, names
 
 AnswersIn = Literal["labels", "tokens", "spans"]
 Reads = Literal["words", "text", "masked-text", "completion", "image"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 
 class Generation(Section):
@@ -46,12 +47,30 @@ class TokenClassification(Section):
 
 
 class TextClassification(Section):
-    """One label per text."""
+    """One label per text or pair of texts, several, or a number."""
 
     answers_in: ClassVar[AnswersIn] = "labels"
     reads: ClassVar[Reads] = "text"
     name: Literal["text-classification"] = "text-classification"
     """The task."""
+    problem_type: Literal["auto"] | ProblemType = "auto"
+    """What the labels are; auto: found from the training data."""
+    long_texts: Literal["cut", "windows"] = "cut"
+    """What becomes of a text longer than a row: cut, or read in windows that are one target."""
+    doc_stride: Annotated[int, Field(ge=0)] = 32
+    """Tokens that two windows of a text share."""
+    out_of_scope_label: str | None = None
+    """The label of texts that belong to no other one: the answer where the best of the others is
+    less likely than decision_threshold."""
+    decision_threshold: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | Literal["tune"] | None, Decides.NEITHER
+    ] = None
+    """Probability from which on a label is given, of several labels or with out_of_scope_label;
+    tune: chosen on the validation set, per label; null: 0.5 of several, else the likeliest."""
+    top_k: Annotated[Count, Decides.NEITHER] = 5
+    """Labels that `bigft predict` writes with their probabilities."""
+    ndcg_at: Annotated[Count, Decides.NEITHER] = 10
+    """Ranks that NDCG looks at, with data.group_column_name."""
 
 
 class QuestionAnswering(Section):
@@ -155,7 +174,7 @@ _Options = Annotated[
     Field(discriminator="name"),
 ]
 TASK_NAMES = names(_Options, "name")
-AVAILABLE_TASKS = ("token-classification", "causal-lm", "seq2seq")
+AVAILABLE_TASKS = ("token-classification", "text-classification", "causal-lm", "seq2seq")
 _Name = Annotated[str, WithJsonSchema({"enum": list(TASK_NAMES)})]
 
 

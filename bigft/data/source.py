@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bigft.config.errors import BadInput, Problem, collect
+from bigft.config.fields import split_key
 from bigft.config.sections import DataConfig
 from bigft.config.tasks import Reads
 from bigft.data.formats import ReadOptions, hub_splits, hub_version, stream_hub, stream_records
@@ -36,7 +37,7 @@ def input_files(data: DataConfig) -> list[str]:
     files: list[str] = []
     for name in [*named, *local]:
         with collect(problems):
-            files += map(str, _opened(Path(name)))
+            files += map(str, _opened(Path(split_key(name)[0])))
     if problems:
         raise BadInput(problems)
     return files

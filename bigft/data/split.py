@@ -58,7 +58,8 @@ class PreparedSplit:
     def source_of_row(self, files: Sequence[str]) -> NDArray[np.int64]:
         """For each row the number of the file, among those named, that its record came from."""
         numbers, firsts = np.unique(self.file_of_record, return_index=True)
-        named = np.array([files.index(self.record(int(first)).file) for first in firsts])
+        first_files = [self.record(int(first)).file for first in firsts]
+        named = np.array([_place(file, files) for file in first_files])
         return named[np.searchsorted(numbers, self.file_of_record)][self.record_of_row]
 
     @property
@@ -104,6 +105,15 @@ class PreparedSplit:
         """How many values of that column each row has."""
         return self._rows.sizes(COLUMN_PREFIX + column)
 
+    def values(self, column: str) -> NDArray[Any]:
+        """Those of all rows, one behind the other."""
+        found = [
+            to_numpy(batch.column(COLUMN_PREFIX + column).flatten())
+            for batches in self.files()
+            for batch in batches
+        ]
+        return np.concatenate(found)
+
     def files(self) -> list[list[pa.RecordBatch]]:
         """The rows as they are stored, file by file: their numbers, and the task's columns."""
         return self._rows.files
@@ -148,6 +158,13 @@ class ArrowRows:
     def values(self, name: str) -> Iterator[Any]:
         for batch in self._batches:
             yield from batch.column(name).to_pylist()
+
+
+def _place(file: str, named: Sequence[str]) -> int:
+    """Which of the named files, or folders, the file is, or is in."""
+    return next(
+        at for at, one in enumerate(named) if file == one or one in map(str, Path(file).parents)
+    )
 
 
 def to_numpy(numbers: pa.Array) -> NDArray[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from bigft.config.errors import BadInput
@@ -32,10 +33,12 @@ class Reading:
     """What goes along with the reading of a run's data, beside the records.
 
     tagging: how the run's training set writes its tags; None: not known, to be found.
+    facts: of `Task.facts`, as the model's config says them; {}: not known, to be found.
     notes: takes what a user should know of the data, one sentence each.
     """
 
     tagging: Tagging | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -56,13 +59,11 @@ class Guess:
     """A way to read data: values of keys of the config, by dotted name.
 
     comment: what a user should know of it, for a line of the config; "" for nothing.
-    doubt: why it is likely not what is meant, for a refusal; "" where nothing speaks against it.
     """
 
     certainty: Certainty
     keys: dict[str, Any] = field(default_factory=dict)
     comment: str = ""
-    doubt: str = ""
 
 
 class Start(NamedTuple):
@@ -122,10 +123,12 @@ class Metric(Protocol):
 
 class Read(NamedTuple):
     """splits: records by split, as far as the config names it. A stream is read once; what is wrong
-    with it is raised when it ends.  labels: class names by id; [] where the task has none."""
+    with it is raised when it ends.  labels: class names by id; [] where the task has none.
+    facts: what else was found in the training data, as JSON values: see `Task.facts`."""
 
     splits: dict[str, Iterable[Record]]
     labels: list[str]
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ class Setting:
     labels: class names by id.
     limit: how long a row may be, and what says so; None: no bound.
     clock: the day that a chat template takes for today; None: the present.
+    facts: what `Task.read` found in the training data, or the model's config says of it.
     """
 
     config: RunConfig
@@ -143,6 +147,7 @@ class Setting:
     labels: Sequence[str] = ()
     limit: Limit | None = None
     clock: date | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def max_length(self) -> int | None:
@@ -162,10 +167,13 @@ class Task(Protocol):
 
     labels: class names by id; [] where the task has none.
     auto_class: the name of transformers' Auto class that the task trains.
+    facts: names of what `read` finds in the training data beside the labels. `model_options` puts
+        it into the model's config, where those find it who have the model alone.
     unit: what the length of a row counts.
     start: how a first config for it is written.
     """
 
+    facts: ClassVar[tuple[str, ...]] = ()
     unit: ClassVar[str] = "tokens"
     labels: list[str]
     auto_class: ClassVar[str]
@@ -250,6 +258,7 @@ class Task(Protocol):
 
         values: what `tuned` gave, or a model's whole config.
         """
+        return
 
     def notes(self, split: PreparedSplit) -> list[str]:
         """How the answers to this split are measured, where that is not plain."""

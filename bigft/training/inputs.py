@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bigft import __version__
 from bigft.config.errors import BadInput, Problem, collect
@@ -35,9 +35,6 @@ from bigft.training.batch import overridden_limit, row_limit
 from bigft.training.data_notes import record_notes, row_notes
 from bigft.training.run import Run
 
-if TYPE_CHECKING:
-    pass
-
 VOCABULARY = "task.json"
 
 
@@ -45,11 +42,13 @@ VOCABULARY = "task.json"
 class Known:
     """What a run that is there already says of data; None: what the data says itself.
 
-    labels: of its model, by id.  tagging: how its training set writes tags.
+    labels: of its model, by id.  facts: of `Task.facts`, as its model's config says them.
+    tagging: how its training set writes tags.
     clock: the day that its chat template took for today; None: the present one.
     """
 
     labels: Sequence[str] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
     tagging: Tagging | None = None
     clock: date | None = None
 
@@ -82,10 +81,10 @@ def prepare(
         raise BadInput(problems)
 
     def build(directory: Path) -> None:
-        reading = Reading(known.tagging)
-        splits, found = task_class.read(config, reading)
-        names = list(known.labels or found)
-        task = task_class(replace(setting, labels=names))
+        reading = Reading(known.tagging, known.facts)
+        splits, found, facts = task_class.read(config, reading)
+        names, facts = list(known.labels or found), {**facts, **known.facts}
+        task = task_class(replace(setting, labels=names, facts=facts))
         problems: list[Problem] = []
         written: dict[str, PreparedSplit] = {}
         for name, records in splits.items():
@@ -98,6 +97,7 @@ def prepare(
             raise BadInput(problems)
         vocabulary = {
             "labels": names,
+            "facts": facts,
             "splits": list(splits),
             "notes": reading.notes + record_notes(written),
             "tagging": reading.tagging,
@@ -116,6 +116,7 @@ def prepare(
             "labels": known.labels and list(known.labels),
             "clock": clock.isoformat() if is_dated else None,
             "dataset": version_of(config.data),
+            "facts": dict(known.facts),
             "tagging": known.tagging,
             "bigft": __version__,
         },
@@ -123,7 +124,7 @@ def prepare(
     )
     directory = prepared(cache_root(), key, build)
     vocabulary = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
-    task = task_class(replace(setting, labels=vocabulary["labels"]))
+    task = task_class(replace(setting, labels=vocabulary["labels"], facts=vocabulary["facts"]))
     splits = {name: PreparedSplit(directory, name) for name in vocabulary["splits"]}
     notes += vocabulary["notes"] + row_notes(config.data, splits)
     for name, split in splits.items():

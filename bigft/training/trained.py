@@ -95,10 +95,16 @@ class Trained:
         processor = load_processor(exported, config.task.reads)
         exported_config = load_model_config(exported)
         has_labels = config.task.answers_in == "labels"
-        known = replace(known, labels=labels_by_id(exported_config) if has_labels else [])
+        stated = exported_config.to_dict()
+        known = replace(
+            known,
+            labels=labels_by_id(exported_config) if has_labels else [],
+            facts={name: stated[name] for name in task_class.facts if name in stated},
+        )
         limit = row_limit(config, processor, exported_config)
-        task = task_class(Setting(config, processor, known.labels or (), limit, known.clock))
-        task.use_tuned(exported_config.to_dict())
+        setting = Setting(config, processor, known.labels or (), limit, known.clock, known.facts)
+        task = task_class(setting)
+        task.use_tuned(stated)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if has_adapter:
             model: Any = on_its_base(config, task, place)

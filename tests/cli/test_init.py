@@ -290,13 +290,6 @@ def test_data_of_no_task_is_told_what_the_tasks_want(refused: Callable[..., list
 @pytest.mark.parametrize(
     ("name", "content", "answer"),
     [
-        ("a.csv", "text,category\nhello,greeting\n",
-         "a.csv: text and category look like text-classification, which is not available yet; "
-         "--task causal-lm reads it as plain text; not read: category"),
-        ("a.tsv", "I like it.\tgood\nI do not.\tbad\n" * 4,
-         "a.tsv: texts and a few classes look like text-classification, which is not available "
-         "yet; --task seq2seq reads it as a source and a target: the first two columns, since "
-         "none is named"),
         ("a.jsonl", [{"tokens": ["ann"], "ner_tags": [3]}],
          "a.jsonl:1: token 1: the tag 3 in ner_tags is a number; list the labels in "
          "data.label_list, in the order of their numbers"),
@@ -320,6 +313,28 @@ def test_what_is_missing_is_said(
 ) -> None:
     write(name, content)
     assert answer in refused("absent" if "/" in name else name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "keys"),
+    [
+        ("a.csv", "text,category\nhello,greeting\n", {}),
+        ("a.jsonl", [{"premise": "a", "hypothesis": "b", "label": 0}], {}),
+        ("a.tsv", "I like it.\tgood\nI do not.\tbad\n" * 4,
+         {"format": "tsv", "text_column_name": 0, "label_column_name": 1}),
+        ("a.csv", "".join(["said,mood\n", *(f"it is {n} today,{'ab'[n % 2]}\n" for n in range(9))]),
+         {"text_column_name": "said", "label_column_name": "mood"}),
+        ("a.jsonl", [{"text": "a", "labels": ["x", "y"]}], {}),
+        ("a.jsonl", [{"text": "a", "score": 0.5}], {}),
+    ],
+)  # fmt: skip
+def test_texts_with_labels_are_found(
+    accepted: Callable[..., dict[str, Any]], name: str, content: Any, keys: dict[str, Any]
+) -> None:
+    write(name, content)
+    config = accepted(name)
+    assert config["task"] == "text-classification"
+    assert {key: value for key, value in config["data"].items() if key != "train_file"} == keys
 
 
 def test_what_the_command_line_says_settles_it(accepted: Callable[..., dict[str, Any]]) -> None:

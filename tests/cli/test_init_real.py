@@ -31,6 +31,8 @@ NUMBERS = {"text_column_name": 1, "label_column_name": 2}
         ("self_instruct/user_oriented_instructions.jsonl", "causal-lm", 1, {}),
         ("gsm8k", "causal-lm", 2, {"text_column_name": "question", "label_column_name": "answer"}),
         ("tinyshakespeare", "causal-lm", 1, {}),
+        ("banking77", "text-classification", 2, {}),
+        ("sib200/eng_Latn", "text-classification", 3, {}),
     ],
 )  # fmt: skip
 def test_what_a_task_can_read_gets_a_config_that_is_accepted(
@@ -52,11 +54,9 @@ def test_what_a_task_can_read_gets_a_config_that_is_accepted(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("banking77", "text and category look like text-classification"),
         ("sib200", "no data file, but folders: eng_Latn, zho_Hans"),
-        ("sib200/eng_Latn", "text and category look like text-classification"),
         ("clinc150", "2 files, none of them named for a split: data_full.json, domains.json"),
-        ("clinc150/data_full.json", "an object without an array under 'data'"),
+        ("clinc150/data_full.json", "data_full.json#val"),
         ("cmrc2018", "they look like question-answering (SQuAD), which is not available yet"),
         (
             "xquad/xquad.zh.json",

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.files import check_file, open_data
 
+Columns: TypeAlias = str | int | tuple[str | int, ...] | None
+
 MAX_PROBLEMS = 20  # per file: enough to see a pattern, few enough to read
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -21,35 +23,50 @@ class ReadOptions:
     """How to read the files of one split; the names are those of the config's `data` section.
 
     format: a key of FORMATS, or "auto".
-    text_column_name, label_column_name: a field's name or a column's 0-based number; None means
-        the format's default (CoNLL: first and last; CoNLL-U: form and upos).
+    text_column_name, label_column_name: a field's name or a column's 0-based number, or several;
+        None means the format's default (CoNLL: first and last; CoNLL-U: form and upos).
     sample_by: what one sample of a plain text is: "line", "paragraph" or "document".
     of_words: whether "auto" may find a CoNLL file; without, such a file is a table or a text.
     max_samples: read no more than so many records; None reads all.
+    key: of a JSON object, under which its rows stand; None: "data".
     columns: the fields that the task may use; None: any. A table's others need not be readable.
     """
 
     format: str = "auto"
-    text_column_name: str | int | None = None
-    label_column_name: str | int | None = None
+    text_column_name: Columns = None
+    label_column_name: Columns = None
     sample_by: str = "line"
     of_words: bool = True
     max_samples: int | None = None
     columns: frozenset[str] | None = None
+    key: str | None = None
 
     def uses(self, column: str) -> bool:
         return self.columns is None or column in self.columns
+
+    def asked(self) -> list[tuple[str, str | int]]:
+        """The columns that the config names, each with its option."""
+        named = {name: getattr(self, name) for name in ("text_column_name", "label_column_name")}
+        return [(option, column) for option, value in named.items() for column in several(value)]
+
+
+def several(value: Columns) -> tuple[str | int, ...]:
+    """The columns, one or several or none, as a tuple."""
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
 
 
 class RawRow(NamedTuple):
     """line: 1-based, where the row begins.  fields: column name -> value.
 
-    notes: as of `Record`.
+    notes: as of `Record`.  file: the one in a folder that it stands in; "": the file that is read.
     """
 
     line: int
     fields: dict[str, Any]
     notes: tuple[str, ...] = ()
+    file: str = ""
 
 
 Reader: TypeAlias = Callable[..., Iterator[RawRow | Problem]]
@@ -104,8 +121,9 @@ def check_path(path: str, *, directory: bool) -> None:
     if not place.exists():
         raise BadInput(Problem(path, "no such file", _nearest_path(place)))
     if directory and not place.is_dir():
-        fix = "name the directory that `save_to_disk` wrote, or set another data.format"
-        raise BadInput(Problem(path, "a file, but the format `datasets` is a directory", fix))
+        fix = "name the directory that `save_to_disk` wrote (datasets), or that holds a folder for "
+        fix += "each label (textfolder), or set another data.format"
+        raise BadInput(Problem(path, "a file, but this data.format is a directory", fix))
     if not directory and place.is_dir():
         names = [child.name for child in sorted(place.iterdir()) if child.is_file()]
         data = [name for name in names if not name.startswith(".") and not name.endswith(".md")]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bigft.config.errors import BadInput, Problem
-from bigft.data.formats.base import RawRow, ReadOptions, did_you_mean, text_lines
+from bigft.data.formats.base import Columns, RawRow, ReadOptions, did_you_mean, text_lines
 
 CONLLU_NAMES = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
 GLOBAL_COLUMNS = "# global.columns ="
@@ -117,11 +117,11 @@ def _head(path: str) -> tuple[list[str], str]:
     return names, hash_line
 
 
-def _column(
-    path: str, option: str, asked: str | int | None, default: str | int, layout: Layout
-) -> int:
+def _column(path: str, option: str, asked: Columns, default: str | int, layout: Layout) -> int:
     column = default if asked is None else asked
     where = f"{path}: data.{option}"
+    if isinstance(column, tuple):
+        raise BadInput(Problem(where, "several columns, but a token has one", "name one"))
     numbers = f"write a number from 0 to {layout.width - 1}"
     if isinstance(column, int):
         if not 0 <= column < layout.width:

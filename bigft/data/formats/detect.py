@@ -17,7 +17,7 @@ SUFFIXES |= {".conllu": "conllu", ".conllup": "conllu", ".parquet": "parquet"}
 SUFFIXES |= {".csv": "csv", ".tsv": "tsv", ".txt": "text"}
 
 # "{" and "[" are tokens too, so the character after the bracket counts.
-JSON_ARRAY = re.compile(rb"\s*\[\s*[{\]]")
+JSON_ARRAY = re.compile(rb"\s*\[\s*([{\]]|\[\s*[\"\d])")
 JSON_OBJECT = re.compile(rb'\s*\{\s*["}]')
 CONLLU_WORD = re.compile(rb"\d+([-.]\d+)?(\t[^\t]+){9}\r?\n?")
 MOST = 0.9  # of the lines: a CoNLL file may have some that are broken
@@ -32,6 +32,8 @@ def detect_format(path: str, of_words: bool = True) -> str:
     place = Path(path)
     if place.is_dir() and any((place / name).is_file() for name in DATASET_FILES):
         return "datasets"
+    if place.is_dir() and any(data_suffix(str(file)) == ".txt" for file in place.glob("*/*")):
+        return "textfolder"
     check_path(path, directory=False)
     with open_data(path) as file:
         head = file.read(HEAD).removeprefix(BYTE_ORDER_MARK)  # the reader refuses it

@@ -14,7 +14,7 @@ from bigft.data.formats.base import RawRow, ReadOptions, text_lines
 MAX_DEPTH = 500  # of brackets; Python's own limit is some 1,000 for all that recurses
 ROWS_KEY = "data"  # SQuAD's, and what many exporters write
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-JSON_ARRAY = re.compile(r"\s*\[\s*([{\]]|$)")
+JSON_ARRAY = re.compile(r"\s*\[\s*([{\]\[]|$)")
 OPEN_OBJECT = re.compile(r"\s*\{\s*")
 SPACE = re.compile(r"[ \t\r\n]*")
 KINDS = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
@@ -123,11 +123,12 @@ def read_json(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     except RecursionError as error:
         raise BadInput(_too_deep().at(path)) from error
     if not isinstance(document, list):
-        if not isinstance(document, dict) or not isinstance(document.get(ROWS_KEY), list):
-            raise BadInput(_no_rows(path, document))
-        array, *more = _rows_offsets(text, array)
+        key = options.key or ROWS_KEY
+        if not isinstance(document, dict) or not isinstance(document.get(key), list):
+            raise BadInput(_no_rows(path, document, key))
+        array, *more = _rows_offsets(text, array, key)
         if more:
-            raise BadInput(Problem(path, f"the key {ROWS_KEY!r} stands twice", "join the arrays"))
+            raise BadInput(Problem(path, f"the key {key!r} stands twice", "join the arrays"))
     line, counted = 1, 0
     for start, end in _elements(text, array):
         line += text.count("\n", counted, start)
@@ -135,11 +136,14 @@ def read_json(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
         yield _row_or_problem(path, line, text[start:end])
 
 
-def _no_rows(path: str, document: Any) -> Problem:
-    found = KINDS.get(type(document), "a number")
+def _no_rows(path: str, document: Any, key: str) -> Problem:
+    found, fix = KINDS.get(type(document), "a number"), "write an array of objects"
     if isinstance(document, dict):
-        found = f"an object without an array under {ROWS_KEY!r} (keys: {', '.join(document)})"
-    return Problem(path, found, "write an array of objects, or one object a line")
+        found = f"an object without an array under {key!r} (keys: {', '.join(document)})"
+        arrays = [name for name, value in document.items() if isinstance(value, list)]
+        if arrays:
+            return Problem(path, found, f"name one of its arrays: {path}#{arrays[0]}")
+    return Problem(path, found, f"{fix}, or one object a line")
 
 
 def half_of_a_pair(text: str, value: Any) -> bool:
@@ -162,6 +166,8 @@ def _row_or_problem(path: str, line: int, text: str) -> RawRow | Problem:
         return error.at(where)
     if isinstance(value, dict):
         return RawRow(line, value)
+    if isinstance(value, list) and value:  # columns without names
+        return RawRow(line, {str(number): each for number, each in enumerate(value)})
     found = f"{KINDS.get(type(value), 'a number')} where an object is expected"
     return Problem(where, found, 'write {"field": value, ...}')
 
@@ -190,13 +196,13 @@ def _elements(text: str, array: int) -> Iterator[tuple[int, int]]:
             position = _skip(text, position + 1)
 
 
-def _rows_offsets(text: str, start: int) -> Iterator[int]:
-    """Where each value of ROWS_KEY begins in the object that begins at `start`."""
+def _rows_offsets(text: str, start: int, rows_key: str) -> Iterator[int]:
+    """Where each value of the key begins in the object that begins at `start`."""
     position = _skip(text, start + 1)
     while text[position] != "}":
         key_end = _end(text, position)
         value = _skip(text, _skip(text, key_end) + 1)
-        if json.loads(text[position:key_end]) == ROWS_KEY:
+        if json.loads(text[position:key_end]) == rows_key:
             yield value
         position = _skip(text, _end(text, value))
         if text[position] == ",":

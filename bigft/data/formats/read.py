@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from bigft.config.errors import BadInput, Problem
+from bigft.config.fields import split_key
 from bigft.data.formats.arrow import read_datasets, read_parquet
 from bigft.data.formats.base import (
     MAX_PROBLEMS,
@@ -18,7 +20,7 @@ from bigft.data.formats.columns import read_conll, read_conllu
 from bigft.data.formats.detect import detect_format
 from bigft.data.formats.json_rows import read_json, read_jsonl
 from bigft.data.formats.tables import read_csv, read_tsv
-from bigft.data.formats.text import read_parallel, read_text
+from bigft.data.formats.text import read_parallel, read_text, read_text_folder
 from bigft.data.records import Record
 
 FORMATS: dict[str, Reader] = {
@@ -31,8 +33,12 @@ FORMATS: dict[str, Reader] = {
     "csv": read_csv,
     "tsv": read_tsv,
     "text": read_text,
+    "textfolder": read_text_folder,
     "parallel": read_parallel,
 }
+
+
+FOLDERS = ("datasets", "textfolder")
 
 
 def read_records(files: Sequence[str], options: ReadOptions) -> list[Record]:
@@ -60,7 +66,8 @@ def stream_records(files: Sequence[str], options: ReadOptions) -> Iterator[Recor
                     if len(found) > MAX_PROBLEMS:
                         break
                 else:
-                    yield Record(index, item.fields, paths[0], item.line, item.notes)
+                    file = item.file or paths[0]
+                    yield Record(index, item.fields, file, item.line, item.notes)
                     index += 1
                     if index == options.max_samples:
                         break
@@ -87,11 +94,19 @@ def _sources(files: Sequence[str], format: str) -> list[tuple[str, ...]]:
 
 
 def _format(path: str, options: ReadOptions) -> str:
-    return detect_format(path, options.of_words) if options.format == "auto" else options.format
+    if options.format != "auto":
+        return options.format
+    file, key = split_key(path)
+    return detect_format(file, options.of_words) if key is None else "json"
 
 
 def _items(paths: tuple[str, ...], options: ReadOptions) -> Iterator[RawRow | Problem]:
     name = _format(paths[0], options)
     for path in paths:
-        check_path(path, directory=name == "datasets")
-    return FORMATS[name](*paths, options)
+        file, key = split_key(path)
+        if key is not None and name != "json":
+            found = f"a key ({key}), but the format {name} has none"
+            raise BadInput(Problem(path, found, "name the file alone, or set data.format=json"))
+        check_path(file, directory=name in FOLDERS)
+        options = replace(options, key=key)
+    return FORMATS[name](*(split_key(path)[0] for path in paths), options)

@@ -83,9 +83,7 @@ def _rows(path: str, options: ReadOptions, table: Cells, fix: str) -> Iterator[R
             continue
         line, cells = item
         if not names:
-            numbered = isinstance(options.text_column_name, int) or isinstance(
-                options.label_column_name, int
-            )
+            numbered = any(isinstance(column, int) for _, column in options.asked())
             names = [str(number) for number in range(len(cells))] if numbered else cells
             where = f"{path}:{line}"
             if problems := list(_unnamed(where, options, names)) or [
@@ -110,9 +108,8 @@ def _repeated(where: str, names: Sequence[str]) -> Iterator[Problem]:
 
 
 def _absent(path: str, options: ReadOptions, names: Sequence[str]) -> Iterator[Problem]:
-    for option in ("text_column_name", "label_column_name"):
-        column = getattr(options, option)
-        if column is not None and str(column) not in names:
+    for option, column in options.asked():
+        if str(column) not in names:
             fix = _other_separator(names) or did_you_mean(str(column), names)
             fix = fix or "write one of these"
             found = f"no column {column!r}; there are {', '.join(names)}"
@@ -121,8 +118,7 @@ def _absent(path: str, options: ReadOptions, names: Sequence[str]) -> Iterator[P
 
 def _unnamed(where: str, options: ReadOptions, names: Sequence[str]) -> Iterator[Problem]:
     """A first row without any name that is known is a sample, or names that must be given."""
-    asked = (options.text_column_name, options.label_column_name)
-    if asked != (None, None) or any(options.uses(name) for name in names):
+    if options.asked() or any(options.uses(name) for name in names):
         return
     found = f"the first row is taken for the names of the columns: {', '.join(names)[:80]}"
     known = f"known are {', '.join(sorted(options.columns or ()))}"

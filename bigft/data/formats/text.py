@@ -1,12 +1,15 @@
-"""Plain text: files whose lines are samples, paragraphs or one document, and files in pairs."""
+"""Plain text: files whose lines are samples, paragraphs or one document; a folder of files for each
+label; files in pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
+from pathlib import Path
 
 from bigft.config.errors import Problem
 from bigft.data.formats.base import RawRow, ReadOptions, text_lines
+from bigft.data.formats.files import check_file
 
 
 def read_text(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
@@ -31,6 +34,27 @@ def read_text(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
             sample = []
     if sample:
         yield RawRow(begin, {"text": "\n".join(sample).rstrip("\n")})
+
+
+def read_text_folder(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
+    """{"text", "label"} of each file below the folder: its text, and the folder that it lies in."""
+    root = Path(path)
+    for file in sorted(one for one in root.rglob("*") if one.is_file()):
+        inner = file.relative_to(root)
+        if any(part.startswith(".") for part in inner.parts):
+            continue
+        if len(inner.parts) == 1:
+            fix = "move it into the folder of its label"
+            yield Problem(f"{file}:1", "it lies in no label's folder", fix)
+            continue
+        check_file(str(file))
+        lines = list(text_lines(str(file)))
+        problems = [line for line in lines if isinstance(line, Problem)]
+        yield from problems
+        if not problems:
+            text = "\n".join(line[1] for line in lines if not isinstance(line, Problem))
+            fields = {"text": text, "label": inner.parts[0]}
+            yield RawRow(1, fields, file=str(file))
 
 
 def read_parallel(source: str, target: str, options: ReadOptions) -> Iterator[RawRow | Problem]:

@@ -12,8 +12,6 @@ from bigft.tasks.protocol import Certainty, Guess, Start
 # Names of a prompt and of its answer, in any case; of several the first.
 PROMPTS = ("question", "prompt", "query", "instruction", "problem", "input", "user")
 ANSWERS = ("answer", "response", "completion", "output", "solution", "reply", "assistant")
-# Names of a class beside a text.
-CLASSES = ("label", "labels", "category", "class", "intent", "topic", "sentiment")
 
 
 def guesses(paths: Sequence[str], format: str, records: Sequence[Record]) -> Iterator[Guess]:
@@ -27,10 +25,7 @@ def guesses(paths: Sequence[str], format: str, records: Sequence[Record]) -> Ite
         keys = {"data.text_column_name": prompt, "data.label_column_name": answer}
         yield Guess(Certainty.USUAL, keys, f"the prompt, and the answer{_unread(fields, keys)}")
     elif "text" in texts:
-        found = _class(fields)
-        doubt = f"text and {found} look like text-classification, which is not available yet"
-        plain = "plain text" + _unread(fields, {"": "text"})
-        yield Guess(Certainty.FALLBACK, comment=plain, doubt=doubt if found else "")
+        yield Guess(Certainty.FALLBACK, comment="plain text" + _unread(fields, {"": "text"}))
     elif len(texts) == 1 and not any(isinstance(value, list | dict) for value in fields.values()):
         keys = {"data.text_column_name": texts[0]}
         yield Guess(Certainty.FALLBACK, keys, "plain text" + _unread(fields, keys))
@@ -39,10 +34,6 @@ def guesses(paths: Sequence[str], format: str, records: Sequence[Record]) -> Ite
 def _first(usual: Sequence[str], names: Sequence[str]) -> str | None:
     of_lower = {name.lower(): name for name in names}
     return next((of_lower[name] for name in usual if name in of_lower), None)
-
-
-def _class(fields: dict[str, Any]) -> str | None:
-    return _first(CLASSES, [name for name in fields if isinstance(fields[name], str | int)])
 
 
 def _unread(fields: dict[str, Any], keys: dict[str, str]) -> str:

@@ -90,7 +90,7 @@ class CausalLM(Task):
     def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
         """All splits the config names as streams of records in one form; no labels."""
         data, notes = config.data, (reading or Reading()).notes
-        names = (data.text_column_name, data.label_column_name)
+        names = (data.text_column, data.label_column)
         streams = stream_splits(data, config.task.reads, columns=columns(*names))
         splits: dict[str, Iterable[Record]] = {
             split: normalised(

@@ -20,7 +20,7 @@ SIDES = {"source": "text_column_name", "target": "label_column_name"}
 
 def columns(data: DataConfig) -> frozenset[str]:
     """The fields that `pairs` may take."""
-    named = (data.text_column_name, data.label_column_name)
+    named = (data.text_column, data.label_column)
     if named == (None, None):
         return frozenset({*SIDES, "translation"})
     sides = zip(SIDES, named, strict=True)
@@ -48,7 +48,7 @@ def pairs(
 def _pair(record: Record, config: RunConfig) -> dict[str, str]:
     assert isinstance(config.task, Seq2Seq)
     data, languages = config.data, (config.task.source_lang, config.task.target_lang)
-    columns = (data.text_column_name, data.label_column_name)
+    columns = (data.text_column, data.label_column)
     has_translation = isinstance(record.fields.get("translation"), dict)
     texts = {}
     for side, column, code in zip(SIDES, columns, languages, strict=True):

@@ -18,7 +18,6 @@ PAIRS = (
     *(("text", "summary"), ("text", "target")),
 )
 MANY = 8  # targets, from which on one can tell
-CLASSES = "texts and a few classes look like text-classification, which is not available yet"
 DIRECTION = "exchange the two for the other direction"
 NO_LANGUAGE = ("id", "no", "is")  # codes that are usual names of other columns
 
@@ -35,9 +34,9 @@ def guesses(paths: Sequence[str], format: str, records: Sequence[Record]) -> Ite
         named = dict(zip(("task.source_lang", "task.target_lang"), translation, strict=False))
         yield Guess(Certainty.KNOWN, named if len(translation) == 2 else {}, DIRECTION)
     elif texts[:2] == ["0", "1"]:
-        note = "a source and a target: the first two columns, since none is named"
-        doubt = CLASSES if _recur([record.fields["1"] for record in records]) else ""
-        yield Guess(Certainty.USUAL, _columns(0, 1), note, doubt)
+        if not _recur([record.fields["1"] for record in records]):  # as classes of texts do
+            note = "a source and a target: the first two columns, since none is named"
+            yield Guess(Certainty.USUAL, _columns(0, 1), note)
     else:
         for pair in PAIRS:
             if {*pair} <= {*texts}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from bigft.data.split import PreparedSplit
 from bigft.data.tag_schemes import Scheme
 from bigft.data.tag_spellings import detect_tagging, respelled, tagging_notes
 from bigft.data.words import split_words
+from bigft.tasks.labels import class_weights, label_options
 from bigft.tasks.prompts import text_of
 from bigft.tasks.protocol import (
     Loss,
@@ -59,6 +61,7 @@ class TokenClassification(Task):
     """The task for one label set and tokenizer. Members: see bigft.tasks.protocol.Task."""
 
     auto_class = "AutoModelForTokenClassification"
+    facts = ("label_counts",)
     start = START
 
     def __init__(self, setting: Setting) -> None:
@@ -66,6 +69,7 @@ class TokenClassification(Task):
         assert isinstance(config.task, Options)
         self.labels = list(setting.labels)
         self._config, self._options = config, config.task
+        self._facts = dict(setting.facts)
         self._tokenizer = tokenizer
         self._ids = {label: number for number, label in enumerate(self.labels)}
         self._windower = Windower(
@@ -86,15 +90,15 @@ class TokenClassification(Task):
         read: dict[str, list[Record]] = {}
         splits: dict[str, list[Record]] = {}
         problems: list[Problem] = []
-        used = columns(config.data.text_column_name, config.data.label_column_name)
+        used = columns(config.data.text_column, config.data.label_column)
         for split in SPLITS:
             with collect(problems):
                 raw = read_split(config.data, split, config.task.reads, columns=used)
                 if raw is not None:
                     read[split] = normalise(
                         raw,
-                        text_column_name=config.data.text_column_name,
-                        label_column_name=config.data.label_column_name,
+                        text_column_name=config.data.text_column,
+                        label_column_name=config.data.label_column,
                         label_list=config.data.label_list,
                         split=split,
                         on_bad_record=config.data.on_bad_record,
@@ -113,9 +117,13 @@ class TokenClassification(Task):
         if problems:
             raise BadInput(problems)
         named = config.data.label_list
+        train = splits.get("train") or next(iter(splits.values()))
         if named is None or scheme not in (Scheme.BIO, Scheme.NONE):  # converted: other names now
-            return Read({**splits}, label_set(splits.get("train") or next(iter(splits.values()))))
-        return Read({**splits}, list(dict.fromkeys(respelled(named, spelling))))
+            names = label_set(train)
+        else:
+            names = list(dict.fromkeys(respelled(named, spelling)))
+        counts = Counter(tag for tags in tag_sequences(train) for tag in tags)
+        return Read({**splits}, names, {"label_counts": [counts[name] for name in names]})
 
     def encode(self, record: Record) -> list[Row]:
         tags = record.fields.get("tags")
@@ -194,10 +202,8 @@ class TokenClassification(Task):
 
     def model_options(self) -> dict[str, Any]:
         """What the model's config must say of the labels."""
-        return {
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": dict(self._ids),
-        }
+        is_balanced = self._config.optim.class_weights == "balanced"
+        return {**label_options(self.labels), **(self._facts if is_balanced else {})}
 
     def attach_head(self, model: PreTrainedModel) -> None:
         from bigft.models.heads.token import attach_token_head
@@ -206,26 +212,15 @@ class TokenClassification(Task):
         attach_token_head(
             model,
             label_smoothing=optim.label_smoothing_factor,
-            class_weights=self._class_weights(optim.class_weights),
+            class_weights=self._class_weights(),
         )
 
-    def _class_weights(self, by_label: Mapping[str, float] | None) -> list[float] | None:
-        if by_label is None:
-            return None
-        unknown = sorted(set(by_label) - set(self.labels))
-        if unknown:
-            raise BadInput(
-                Problem(
-                    "optim.class_weights",
-                    f"no label {', '.join(map(repr, unknown))}",
-                    f"the labels are {', '.join(self.labels)}",
-                )
-            )
-        return [float(by_label.get(label, 1.0)) for label in self.labels]
+    def _class_weights(self) -> list[float] | None:
+        counts = self._facts.get("label_counts", [])
+        return class_weights(self._config.optim, self.labels, counts)
 
     def uniform_loss(self) -> float:
-        heaviest = max((self._config.optim.class_weights or {}).values(), default=1.0)
-        return max(1.0, heaviest) * math.log(len(self.labels))
+        return max([1.0, *(self._class_weights() or [])]) * math.log(len(self.labels))
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         output = engine(labels_BT=batch.labels, scale=scale, **batch.inputs)

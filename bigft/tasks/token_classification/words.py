@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bigft.data.records import Record
 from bigft.tasks.protocol import Prediction
+from bigft.tasks.scores.confusion import SUMMARY, table_rows
 from bigft.tasks.scores.tables import EMPTY_ROW, TableRow, format_table
 from bigft.tasks.token_classification.tag_pairs import tag_pairs
-
-SUMMARY = ("accuracy", "macro avg", "weighted avg")
 
 
 class TokenMetric:
@@ -25,7 +23,7 @@ class TokenMetric:
 
     def __init__(self, labels: Sequence[str], title: str = "Words") -> None:
         """labels: every tag that predictions and records use.  title: heads the report."""
-        self._labels = np.array(labels, dtype=object)
+        self._labels = list(labels)
         self._ids = {label: index for index, label in enumerate(labels)}
         self._title = title
         self._confusion = np.zeros((len(labels), len(labels)), np.int64)  # [gold, predicted]
@@ -65,32 +63,4 @@ class TokenMetric:
 
     def rows(self) -> dict[str, TableRow]:
         """By name each tag that occurs in gold or predictions, then SUMMARY over those tags."""
-        hits, gold = self._confusion.diagonal(), self._confusion.sum(1)
-        predicted = self._confusion.sum(0)
-        precision, recall = _quotient(hits, predicted), _quotient(hits, gold)
-        f1 = _quotient(2 * hits, gold + predicted)
-        occurs = (gold + predicted).nonzero()[0]
-        occurs = occurs[self._labels[occurs].argsort()]
-        if not len(occurs):
-            return dict.fromkeys(SUMMARY, EMPTY_ROW)
-        scores = np.stack([precision, recall, f1], axis=1)[occurs]
-        support, num_words = gold[occurs], int(gold.sum())
-        rows = {
-            label: _row(of_label, count)
-            for label, of_label, count in zip(self._labels[occurs], scores, support, strict=True)
-        }
-        accuracy = (hits.sum() / num_words,) * 3
-        averages = accuracy, scores.mean(0), np.average(scores, axis=0, weights=support)
-        return rows | {
-            name: _row(average, num_words) for name, average in zip(SUMMARY, averages, strict=True)
-        }
-
-
-def _row(scores: Iterable[float], support: int) -> TableRow:
-    precision, recall, f1 = map(float, scores)
-    return TableRow(precision, recall, f1, int(support))
-
-
-def _quotient(numerators: NDArray[np.int64], denominators: NDArray[np.int64]) -> NDArray[Any]:
-    """0 where there is no denominator."""
-    return numerators / np.maximum(denominators, 1)
+        return table_rows(self._confusion, self._labels)

@@ -1,0 +1,351 @@
+"""Rows, batches and answers of texts: windows are one target, and answers those of their mean."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import byte_tokenizer, letter_tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from bigft.config.errors import BadInput
+from bigft.config.sections import RunConfig
+from bigft.data.records import Record, Row
+from bigft.models.limits import Limit
+from bigft.tasks.protocol import Reading, Setting
+from bigft.tasks.text_classification import TextClassification
+from bigft.tasks.text_classification.decisions import Decisions
+
+SINGLE, MULTI, REGRESSION = (
+    *("single_label_classification", "multi_label_classification"),
+    "regression",
+)
+LABELS = ["bad", "good", "none"]
+
+
+def config(**sections: dict[str, Any]) -> RunConfig:
+    given: dict[str, Any] = {
+        "task": {"name": "text-classification"},
+        "model": {"model_name_or_path": "unused"},
+        "train": {"output_dir": "unused"},
+    }
+    for name, keys in sections.items():
+        given[name] = given.get(name, {}) | keys
+    return RunConfig.model_validate(given)
+
+
+def pair_tokenizer() -> Any:
+    tokenizer = letter_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return tokenizer
+
+
+def task(
+    problem_type: str = SINGLE,
+    max_length: int | None = None,
+    tokenizer: Any = None,
+    counts: list[int] | None = None,
+    **sections: dict[str, Any],
+) -> TextClassification:
+    limit = Limit(max_length, "data.max_seq_length") if max_length else None
+    labels = ["stars"] if problem_type == REGRESSION else LABELS
+    facts = {"problem_type": problem_type, "label_counts": counts or [1, 1, 1]}
+    tokenizer = tokenizer or pair_tokenizer()
+    setting = Setting(config(**sections), tokenizer, labels, limit, facts=facts)
+    return TextClassification(setting)
+
+
+def record(text: str = "bob saw", label: Any = "good", **fields: Any) -> Record:
+    return Record(0, {"text": text, "label": label, **fields}, "train.jsonl", 7)
+
+
+def tokens(one: TextClassification, row: Row) -> str:
+    return " ".join(one._tokenizer.convert_ids_to_tokens(row.columns["input_ids"]))
+
+
+# -- rows ---------------------------------------------------------------------------------------
+
+
+def test_a_text_is_a_row_with_one_target() -> None:
+    one = task()
+    (row,) = one.encode(record("ab c"))
+    assert tokens(one, row) == "[CLS] a ##b c [SEP]"
+    assert (row.length, row.num_targets, row.columns["labels"]) == (5, 1, [1])
+    assert one.preview(row) == [("[CLS] a ##b c [SEP] ", False), ("good", True)]
+
+
+def test_a_pair_has_the_types_of_its_texts() -> None:
+    one = task()
+    (row,) = one.encode(record("a", pair="bc"))
+    assert tokens(one, row) == "[CLS] a [SEP] b ##c [SEP]"
+    assert row.columns["types"] == [0, 0, 0, 1, 1, 1]
+    batch = one.collate([row, *one.encode(record("abcdefg"))])
+    assert batch.inputs["token_type_ids"].tolist()[0] == [0, 0, 0, 1, 1, 1, 0, 0, 0]
+    assert batch.inputs["token_type_ids"].tolist()[1] == [0] * 9
+
+
+def test_a_long_text_is_cut_as_transformers_cuts_it_and_counted() -> None:
+    one = task(max_length=5)
+    (row,) = one.encode(record("abc def"))
+    assert tokens(one, row) == "[CLS] a ##b ##c [SEP]"
+    assert row.columns["lost"] == [3]
+    assert row.notes == ("are cut at 5 tokens: data.max_seq_length",)
+    expected = pair_tokenizer()("abc def", "gh ij", truncation=True, max_length=7)["input_ids"]
+    (row,) = task(max_length=7).encode(record("abc def", pair="gh ij"))
+    assert row.columns["input_ids"] == expected
+
+
+def test_nothing_of_a_cut_stays_in_the_tokenizer_that_is_saved(tmp_path: Path) -> None:
+    tokenizer = pair_tokenizer()
+    for long_texts in ("cut", "windows"):
+        one = task(max_length=5, tokenizer=tokenizer, task={"long_texts": long_texts})
+        one.encode(record("abc def"))
+        assert tokenizer.backend_tokenizer.truncation is None
+        assert tokenizer.truncation_side == "right"
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_windows_hold_every_token_of_a_text_in_order(side: str) -> None:
+    tokenizer = pair_tokenizer()
+    tokenizer.truncation_side = side
+    options = {"long_texts": "windows", "doc_stride": 1}
+    one = task(max_length=5, tokenizer=tokenizer, task=options)
+    rows = one.encode(record("abcdefg"))
+    assert [tokens(one, row) for row in rows] == [
+        "[CLS] a ##b ##c [SEP]", "[CLS] ##c ##d ##e [SEP]", "[CLS] ##e ##f ##g [SEP]"
+    ]  # fmt: skip
+    assert [(row.window, row.num_windows, row.num_targets) for row in rows] == [
+        (0, 3, 1), (1, 3, 1), (2, 3, 1)
+    ]  # fmt: skip
+
+
+def test_of_a_pair_the_second_text_goes_through_windows() -> None:
+    options = {"long_texts": "windows", "doc_stride": 0}
+    one = task(max_length=7, task=options)
+    rows = one.encode(record("ab", pair="cdefg"))
+    assert [tokens(one, row) for row in rows] == [
+        "[CLS] a ##b [SEP] c ##d [SEP]",
+        "[CLS] a ##b [SEP] ##e ##f [SEP]",
+        "[CLS] a ##b [SEP] ##g [SEP]",
+    ]
+    assert rows[2].columns["types"] == [0, 0, 0, 0, 1, 1]
+    with pytest.raises(BadInput, match=r"^train\.jsonl:7: the first text of the pair has 6 of the"):
+        one.encode(record("abcdef", pair="cdefgh"))
+
+
+def test_one_bad_record_does_not_spoil_the_others() -> None:
+    one = task()
+    good, bad = record(), Record(1, {"text": "a", "label": "worse"}, "train.jsonl", 8)
+    rows = list(one.encode_all([good, bad, good]))
+    assert [isinstance(each, BadInput) for each in rows] == [False, True, False]
+    assert str(rows[1]).startswith("train.jsonl:8: the label 'worse' does not occur in the trai")
+
+
+def test_a_row_without_room_for_a_text_names_what_says_so() -> None:
+    with pytest.raises(BadInput, match=r"data\.max_seq_length: 4, but 3 special tokens go in fir"):
+        task(max_length=4)
+
+
+def test_a_pair_of_a_byte_level_tokenizer_has_no_types() -> None:
+    one = task(tokenizer=byte_tokenizer(model_input_names=["input_ids", "attention_mask"]))
+    batch = one.collate(one.encode(record("a")))
+    assert set(batch.inputs) == {"input_ids", "attention_mask"}
+
+
+# -- batches ------------------------------------------------------------------------------------
+
+
+def test_labels_are_what_the_head_documents() -> None:
+    single = task()
+    batch = single.collate([*single.encode(record()), *single.encode_prompt(prompt(single))])
+    assert batch.labels.tolist() == [1, -100]
+    assert batch.labels.dtype == torch.int64
+    assert (batch.num_targets, batch.target_rows_M.tolist()) == (1, [0])
+    several = task(MULTI)
+    label = {"bad": 1, "good": None, "none": 0}
+    batch = several.collate([*several.encode(record(label=label)), *several.encode(record())][:1])
+    assert batch.labels.tolist() == [[1, -100, 0]]
+    assert batch.num_targets == 2
+    number = task(REGRESSION)
+    batch = number.collate(
+        [*number.encode(record(label=2.5)), *number.encode_prompt(prompt(number))]
+    )
+    assert batch.labels.tolist()[0] == 2.5
+    assert math.isnan(batch.labels.tolist()[1])
+    assert batch.num_targets == 1
+    assert math.isnan(batch.without_targets().labels[0])
+
+
+def prompt(one: TextClassification, given: Any = "bob") -> Record:
+    return one.prompt(given, 0, "stdin", 1)
+
+
+def test_the_windows_of_a_text_are_one_target() -> None:
+    one = task(max_length=5, task={"long_texts": "windows", "doc_stride": 0})
+    rows = [*one.encode(record("abcdefg")), *one.encode(record("a"))]
+    batch = one.collate(rows)
+    assert batch.inputs["row_weight_B"].tolist() == pytest.approx([1 / 3] * 3 + [1])
+    assert batch.num_targets == pytest.approx(2)
+    assert one.collate(rows[:1]).num_targets == 1 / 3
+
+
+# -- options ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "sections", "key"),
+    [
+        (MULTI, {"optim": {"label_smoothing_factor": 0.1}}, "optim.label_smoothing_factor"),
+        (REGRESSION, {"optim": {"class_weights": "balanced"}}, "optim.class_weights"),
+        (REGRESSION, {"optim": {"focal_gamma": 1.0}}, "optim.focal_gamma"),
+        (MULTI, {"task": {"out_of_scope_label": "none"}}, "task.out_of_scope_label"),
+        (SINGLE, {"task": {"decision_threshold": 0.4}}, "task.decision_threshold"),
+    ],
+)
+def test_options_without_meaning_for_what_was_found_are_refused(
+    problem_type: str, sections: Any, key: str
+) -> None:
+    with pytest.raises(BadInput, match=rf"{key}: given, but it has no meaning with {problem_type}"):
+        task(problem_type, **sections)
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    one = task(counts=[6, 3, 1], optim={"class_weights": "balanced"})
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=[0] * 6 + [1] * 3 + [2])
+    assert one._class_weights() == pytest.approx(expected.tolist())
+    assert one.model_options()["label_counts"] == [6, 3, 1]
+    missing = task(counts=[2, 0, 2], optim={"class_weights": "balanced"})
+    assert missing._class_weights() == [1.0, 1.0, 1.0]
+
+
+def test_the_loss_of_one_that_knows_nothing() -> None:
+    assert task().uniform_loss() == pytest.approx(math.log(3))
+    assert task(MULTI).uniform_loss() == pytest.approx(math.log(2))
+    assert task(REGRESSION).uniform_loss() is None
+
+
+# -- answers ------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_made_of_the_mean_of_the_windows_logits() -> None:
+    one = task()
+    parts = [{"logits": [0.0, 4.0, 1.0], "target": []}, {"logits": [2.0, 0.0, 1.0], "target": []}]
+    found = one.stitch(parts, prompt(one))
+    probabilities = torch.tensor([1.0, 2.0, 1.0]).double().softmax(0).tolist()
+    assert found["text"] == "bob"
+    assert found["label"] == "good"
+    assert found["score"] == pytest.approx(probabilities[1])
+    assert [each["label"] for each in found["top"]] == ["good", "none", "bad"]
+    in_evaluation = one.stitch(parts, record())
+    assert in_evaluation == {"probabilities": pytest.approx(probabilities), "target": []}
+
+
+def test_answers_of_several_labels_and_of_numbers() -> None:
+    several = task(MULTI)
+    found = several.stitch([{"logits": [3.0, -1.0, 0.0], "target": []}], prompt(several))
+    assert found["labels"] == ["bad", "none"]
+    assert found["top"][0]["score"] == pytest.approx(1 / (1 + math.exp(-3)))
+    number = task(REGRESSION)
+    assert number.stitch([{"logits": [2.5], "target": []}], prompt(number))["stars"] == 2.5
+
+
+def test_below_the_threshold_a_text_is_out_of_scope() -> None:
+    decisions = Decisions(SINGLE, LABELS, outside=2, threshold=0.5)
+    assert decisions.one([0.3, 0.6, 0.1]) == 1
+    assert decisions.one([0.3, 0.45, 0.25]) == 2
+    assert decisions.one([0.55, 0.0, 0.45]) == 0
+    without = Decisions(SINGLE, LABELS, outside=2)
+    assert without.one([0.3, 0.3, 0.4]) == 2
+
+
+def test_what_is_tuned_is_gone_by() -> None:
+    options = {"out_of_scope_label": "none", "decision_threshold": "tune"}
+    files = {"train_file": "a", "validation_file": "b"}
+    one = task(task=options, data=files)
+    metric = one.metric()
+    rows = [
+        ([0.9, 0.05, 0.05], 0),
+        ([0.2, 0.7, 0.1], 1),
+        ([0.4, 0.3, 0.3], 2),
+        ([0.45, 0.5, 0.05], 2),
+    ]
+    predictions = [{"probabilities": p, "target": [gold]} for p, gold in rows]
+    metric.update(predictions, [record()] * 4)
+    values = one.tuned(metric)
+    assert values == {"decision_threshold": pytest.approx(0.6)}  # halfway between 0.5 and 0.7
+    one.use_tuned(values)
+    again = one.metric()
+    again.update(predictions, [record()] * 4)
+    assert metric.compute()["accuracy"] == 0.5
+    assert again.compute()["accuracy"] == 1
+    assert again.compute()["out_of_scope_f1"] == 1
+    fixed = task(task=options | {"decision_threshold": 0.5})
+    assert fixed.tuned(metric) == {}
+
+
+def test_thresholds_of_several_labels_are_tuned_one_by_one() -> None:
+    one = task(MULTI, task={"decision_threshold": "tune"}, data={"validation_file": "b"})
+    metric = one.metric()
+    rows = [
+        ([0.2, 0.9, 0.1], [1, 0, 0]),
+        ([0.1, 0.95, 0.2], [0, 1, 0]),
+        ([0.3, 0.8, 0.4], [1, 0, 0]),
+    ]
+    predictions = [{"probabilities": p, "target": gold} for p, gold in rows]
+    metric.update(predictions, [record()] * 3)
+    assert one.tuned(metric)["decision_threshold"] == pytest.approx([0.15, 0.925, 0.5])
+
+
+# -- prompts ------------------------------------------------------------------------------------
+
+
+def test_prompts_are_texts_pairs_and_the_columns_of_the_data() -> None:
+    one = task()
+    assert prompt(one, {"text": "a"}).fields == {"text": "a"}
+    assert prompt(one, {"premise": "a", "hypothesis": "b"}).fields == {"text": "a", "pair": "b"}
+    assert prompt(one, {"text": ["a", "b"]}).fields == {"text": "a", "pair": "b"}
+    named = task(data={"text_column_name": "said"})
+    assert prompt(named, {"said": "a"}).fields == {"text": "a"}
+    assert prompt(named, "a").fields == {"text": "a"}
+    pairs = task(data={"text_column_name": ["one", "two"]})
+    assert prompt(pairs, {"one": "a", "two": "b"}).fields == {"text": "a", "pair": "b"}
+    with pytest.raises(BadInput, match="stdin:1: no field one; there are text"):
+        prompt(pairs, "a")
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+def test_what_is_read_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("text,label\nab,x\nb,y\n,x\nc,x\n", encoding="utf-8")
+    reading = Reading()
+    given = config(data={"train_file": [str(file)], "on_bad_record": "drop"})
+    read = TextClassification.read(given, reading)
+    assert read.labels == ["x", "y"]
+    assert read.facts == {"problem_type": SINGLE, "label_counts": [2, 1]}
+    assert [one.index for one in read.splits["train"]] == [0, 1, 2]
+    assert reading.notes == [
+        f"1 of 4 records of train are dropped (data.on_bad_record): {file}:4: the text in text "
+        "is empty",
+        f"task.problem_type is {SINGLE}: each label is a text, 2 in all",
+    ]
+
+
+def test_the_label_of_what_is_out_of_scope_is_one_of_the_model_s(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("text,label\nab,x\nb,y\n", encoding="utf-8")
+    sections = {"data": {"train_file": [str(file)]}, "task": {"out_of_scope_label": "oos"}}
+    read = TextClassification.read(config(**sections))
+    assert read.labels == ["x", "y", "oos"]
+    assert read.facts["label_counts"] == [1, 1, 0]
