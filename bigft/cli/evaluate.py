@@ -3,13 +3,13 @@ files."""
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from bigft.api.scoring import SETTABLE, SPLITS, evaluations
 from bigft.cli.arguments import count
+from bigft.runtime.events import strict_json
 from bigft.runtime.run_directory import RunDirectory
 
 
@@ -39,5 +39,5 @@ def run(args: Namespace) -> int:
         print(f"note: {note}", file=sys.stderr)
     if not args.json:
         print(evaluation.report, end="\n\n")
-    print(json.dumps(evaluation.scores, indent=2))
+    print(strict_json(evaluation.scores, indent=2))
     return 0

@@ -134,7 +134,7 @@ def _read(config: RunConfig) -> None:
     problems: list[Problem] = []
     splits: dict[str, Any] = {}
     with collect(problems):
-        splits = dict(TASKS[config.task.name].read(config).splits)
+        splits, _ = TASKS[config.task.name].read(config)
     for records in splits.values():
         with collect(problems):
             for _ in records:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from bigft.config.adapt import Freeze, Ia3
 from bigft.config.clash import Clash
-from bigft.config.sections import OptimConfig, RunConfig
+from bigft.config.optim import OptimConfig
+from bigft.config.sections import RunConfig
 from bigft.config.tasks import CausalLM, Seq2Seq
 
 WHOLE = ("full", "head", "freeze")  # these leave a model behind, the others an adapter

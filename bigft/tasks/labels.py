@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bigft.config.errors import BadInput, Problem
-from bigft.config.sections import OptimConfig
+from bigft.config.optim import OptimConfig
 
 
 def label_options(labels: Sequence[str]) -> dict[str, Any]:

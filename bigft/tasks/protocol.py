@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import IntEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from bigft.config.errors import BadInput
@@ -33,12 +32,12 @@ class Reading:
     """What goes along with the reading of a run's data, beside the records.
 
     tagging: how the run's training set writes its tags; None: not known, to be found.
-    facts: of `Task.facts`, as the model's config says them; {}: not known, to be found.
+    facts: of `Task.facts`, as the model's config says them; what is not there is found, and added.
     notes: takes what a user should know of the data, one sentence each.
     """
 
     tagging: Tagging | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -123,12 +122,10 @@ class Metric(Protocol):
 
 class Read(NamedTuple):
     """splits: records by split, as far as the config names it. A stream is read once; what is wrong
-    with it is raised when it ends.  labels: class names by id; [] where the task has none.
-    facts: what else was found in the training data, as JSON values: see `Task.facts`."""
+    with it is raised when it ends.  labels: class names by id; [] where the task has none."""
 
     splits: dict[str, Iterable[Record]]
     labels: list[str]
-    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

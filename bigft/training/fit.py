@@ -202,8 +202,8 @@ class _Rank:
             for split, prefix in (("validation", "eval"), ("test", "test")):
                 if split in self.run.splits:
                     seen = loop.evaluations.get((split, step)) or loop.evaluate(split, prefix, step)
-                    if split == "validation":
-                        self._tune(engine.module, seen)
+                    if split == "validation" and self._tune(engine.module, seen):
+                        seen = loop.evaluate(split, prefix, step)
                     results |= {f"{prefix}_{name}": value for name, value in seen.scores.items()}
                     self.events.emit("report", split=split, step=step, text=seen.report)
         except Stopped as stopped:
@@ -217,8 +217,9 @@ class _Rank:
             torch.cuda.empty_cache()
         return results
 
-    def _tune(self, model: Any, validation: Evaluation) -> None:
-        """What the validation set decides: for the test set, and for who uses the model."""
+    def _tune(self, model: Any, validation: Evaluation) -> bool:
+        """What the validation set decides, for the scores of this set and the next, and for who
+        uses the model. Whether it decides anything."""
         values = self.run.task.tuned(validation.metric)
         self.run.task.use_tuned(values)
         for name, value in values.items():
@@ -226,6 +227,7 @@ class _Rank:
         if values:
             text = ", ".join(f"{name} {value}" for name, value in values.items())
             self.events.emit("note", text=f"tuned on the validation set: {text}")
+        return bool(values)
 
     def _leave_best(self, loop: Loop) -> int:
         """Puts the best checkpoint into the engine, if it is asked for; the step of the weights."""

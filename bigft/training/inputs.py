@@ -81,10 +81,10 @@ def prepare(
         raise BadInput(problems)
 
     def build(directory: Path) -> None:
-        reading = Reading(known.tagging, known.facts)
-        splits, found, facts = task_class.read(config, reading)
-        names, facts = list(known.labels or found), {**facts, **known.facts}
-        task = task_class(replace(setting, labels=names, facts=facts))
+        reading = Reading(known.tagging, dict(known.facts))
+        splits, found = task_class.read(config, reading)
+        names = list(known.labels or found)
+        task = task_class(replace(setting, labels=names, facts=reading.facts))
         problems: list[Problem] = []
         written: dict[str, PreparedSplit] = {}
         for name, records in splits.items():
@@ -97,7 +97,7 @@ def prepare(
             raise BadInput(problems)
         vocabulary = {
             "labels": names,
-            "facts": facts,
+            "facts": reading.facts,
             "splits": list(splits),
             "notes": reading.notes + record_notes(written),
             "tagging": reading.tagging,

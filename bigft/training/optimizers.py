@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigft.config.sections import OptimConfig, SchedulerKwargs
+from bigft.config.optim import OptimConfig, SchedulerKwargs
 from bigft.models.layers import layer_numbers
 from bigft.training.compiled import compiling
 

@@ -58,9 +58,9 @@ def test_all_that_is_wrong_with_the_values_is_told_at_once(refused: Refused) -> 
     assert refused("train.seed=x", "optim.learning_rate=-1", "data.nothing=1") == [
         "command line: data.nothing=1: unknown key; the keys here are train_file, "
         "validation_file, test_file, dataset_name, dataset_config_name, dataset_revision, format, "
-        "text_column_name, label_column_name, label_all_tokens, label_list, max_seq_length, "
-        "max_train_samples, max_eval_samples, sample_by, interleave_probs, chat_template, "
-        "preprocessing_num_workers, packing, packing_strategy",
+        "text_column_name, label_column_name, group_column_name, label_all_tokens, label_list, "
+        "max_seq_length, max_train_samples, max_eval_samples, on_bad_record, sample_by, "
+        "interleave_probs, chat_template, preprocessing_num_workers, packing, packing_strategy",
         "command line: optim.learning_rate=-1: found -1; it should be greater than or equal to 0",
         'command line: train.seed=x: found "x"; it should be a whole number',
     ]

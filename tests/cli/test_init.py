@@ -320,8 +320,8 @@ def test_what_is_missing_is_said(
     [
         ("a.csv", "text,category\nhello,greeting\n", {}),
         ("a.jsonl", [{"premise": "a", "hypothesis": "b", "label": 0}], {}),
-        ("a.tsv", "I like it.\tgood\nI do not.\tbad\n" * 4,
-         {"format": "tsv", "text_column_name": 0, "label_column_name": 1}),
+        ("a.tsv", "".join(f"It is {n} now.\t{'ab'[n % 2]}\n" for n in range(9)),
+         {"text_column_name": 0, "label_column_name": 1}),
         ("a.csv", "".join(["said,mood\n", *(f"it is {n} today,{'ab'[n % 2]}\n" for n in range(9))]),
          {"text_column_name": "said", "label_column_name": "mood"}),
         ("a.jsonl", [{"text": "a", "labels": ["x", "y"]}], {}),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bigft.config import BadInput, LoadedConfig, RunConfig, load_config, resolved_yaml
 from bigft.config.errors import Problem
+from bigft.config.tasks import AVAILABLE_TASKS
 from bigft.config.yaml_text import parse
 
 Load = Callable[..., LoadedConfig]
@@ -127,7 +128,7 @@ def test_a_place_is_known_of_given_keys_and_of_defaults(load: Load) -> None:
         ("model.config_overrides=3", "found 3; it should be a mapping"),
         ("data.train_file=3", "found 3; it should be a list"),
         ("data.label_column_name=-1", "found -1; it should be greater than or equal to 0 or text"
-         " (numbers in quotes)"),
+         " (numbers in quotes) or a list"),
         ("optim=adamw", 'found "adamw"; it should be a mapping'),
         ("adapt=lora", 'found "lora"; it should be a mapping'),
     ],
@@ -184,7 +185,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(refused: Refused, key: str,
 
 def test_missing_keys_are_named_with_their_meaning(refused: Refused) -> None:
     assert refused(text="") == [
-        "config.yaml: task.name: missing; choose one of token-classification, causal-lm, seq2seq",
+        f"config.yaml: task.name: missing; choose one of {', '.join(AVAILABLE_TASKS)}",
         "config.yaml: model.model_name_or_path: missing; give a directory, or the id of a model "
         "on the hub",
         "config.yaml: train.output_dir: missing; give the run's directory",
@@ -215,7 +216,7 @@ train:
         'config.yaml:9: train.seed: found "x"; it should be a whole number',
         "config.yaml:11: train.fp16: both fp16 and train.bf16 are true; choose one",
         "config.yaml:3: data.format: squad is not available yet; there is auto or conll or conllu "
-        "or json or jsonl or parquet or datasets or csv or tsv or text or parallel",
+        "or json or jsonl or parquet or datasets or csv or tsv or text or textfolder or parallel",
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 from bigft.config import BadInput, LoadedConfig, check_batch
 from bigft.config.keys import KEYS
 from bigft.config.not_yet import NOT_YET, not_yet
+from bigft.config.tasks import AVAILABLE_TASKS
 
 Load = Callable[..., LoadedConfig]
 Refused = Callable[..., list[str]]
@@ -41,9 +42,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         (["optim.label_smoothing_factor=0.1", "optim.class_weights={O: 0.5}",
           "model.fused_head=true"],
          "true, but optim.class_weights act inside of optim.label_smoothing_factor, which the "
-         "fused token head does not know; set model.fused_head to auto or false"),
+         "fused head does not know; set model.fused_head to auto or false"),
         (["train.fp16=true", "model.fused_head=true"],
-         "true, but the gradients of the fused token head would underflow under train.fp16; set "
+         "true, but the gradients of the fused head would underflow under train.fp16; set "
          "model.fused_head to auto or false"),
         (["data.dataset_revision=v1"], "given without data.dataset_name"),
         (["data.dataset_config_name=en"], "given without data.dataset_name"),
@@ -132,8 +133,8 @@ def test_what_goes_together_with_an_adapter_is_accepted(load: Load) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task=masked-lm", "masked-lm is not available yet; there is token-classification or "
-         "causal-lm or seq2seq"),
+        ("task=image-classification",
+         f"image-classification is not available yet; there is {' or '.join(AVAILABLE_TASKS)}"),
         ("adapt.method=bottleneck", "bottleneck is not available yet; there is full or head or "
          "freeze or lora or dora or qlora or ia3 or prompt or prefix or p-tuning"),
         ("parallel.offload_optimizer=nvme", "nvme is not available yet; cpu offloads to memory"),

@@ -13,7 +13,8 @@ from bigft.config import RunConfig, json_schema
 from bigft.config.adapt import METHOD_NAMES
 from bigft.config.fields import Section, sections_in
 from bigft.config.keys import ALIASES, KEYS
-from bigft.config.sections import OptimConfig, TrainConfig
+from bigft.config.optim import OptimConfig
+from bigft.config.sections import TrainConfig
 from bigft.config.tasks import TASK_NAMES
 
 PROMISED = {

@@ -210,7 +210,7 @@ def test_how_the_training_set_writes_its_tags_comes_from_the_cache_too(
     assert first.tagging == second.tagging == Tagging(Scheme.BIO, "X_B")
     for tagging in (Tagging(Scheme.BIO, "X_B"), Tagging(Scheme.IOBES, "X_B")):  # of a model
         with suppress(BadInput):
-            prepare(config(), Known(first.task.labels, tagging))
+            prepare(config(), Known(first.task.labels, tagging=tagging))
     assert len(reads) == 3
 
 

@@ -14,7 +14,7 @@ from tiny import ARCHITECTURES, tiny_model
 from torch import nn
 from transformers import TrainingArguments, get_scheduler
 
-from bigft.config.sections import OptimConfig
+from bigft.config.optim import OptimConfig
 from bigft.training.optimizers import (
     OPTIMIZERS,
     learning_rate_factor,

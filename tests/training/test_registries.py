@@ -10,7 +10,8 @@ import pytest
 from bigft.config.adapt import AdaptConfig
 from bigft.config.fields import names
 from bigft.config.not_yet import NOT_YET
-from bigft.config.sections import Format, Optimizer, Scheduler, Tracker
+from bigft.config.optim import Optimizer, Scheduler
+from bigft.config.sections import Format, Tracker
 from bigft.config.tasks import TASK_NAMES
 from bigft.data.formats import FORMATS
 from bigft.models.adapt import ADAPTERS

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.records import Record
-from bigft.models.limits import Limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from bigft.models.limits import Limit
 
 
 class Encoded(NamedTuple):
@@ -39,7 +40,7 @@ class Encoder:
             what = "windows, but the tokenizer is a slow one, which does not make any"
             fix = "set model.tokenizer_name to one with a tokenizer.json"
             raise BadInput(Problem("task.long_texts", what, fix))
-        special = tokenizer.num_special_tokens_to_add(pair=True)
+        special = max(tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
         if limit is not None and limit.tokens <= special + 1:
             what = f"{limit.tokens}, but {special} special tokens go in first"
             raise BadInput(Problem(limit.source, what, f"give at least {special + 2}"))

@@ -114,8 +114,8 @@ def _field(record: Record, option: str, asked: str | int | None, usual: Sequence
     if found is not None:
         return found
     what = f"no field {' or '.join(names)}; there are {', '.join(record.fields) or 'none'}"
-    near = (did_you_mean(name, list(record.fields)) for name in names)
-    fix = next(filter(None, near), "name the field") + f" (data.{option})"
+    near = "" if asked is None else did_you_mean(str(asked), list(record.fields))
+    fix = f"{near or 'name the field'} (data.{option})"
     raise BadInput(Problem(record.where, what, fix))
 
 

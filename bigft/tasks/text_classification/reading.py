@@ -26,7 +26,8 @@ from bigft.tasks.usable import usable
 
 
 def read(config: RunConfig, reading: Reading) -> Read:
-    """All splits the config names, as {"text", "pair", "label", "group"} records; the labels.
+    """All splits the config names, as {"text", "pair", "label", "group"} records; the labels. Fills
+    `reading`.
 
     Raises BadInput with file and line of every record that cannot be used.
     """
@@ -59,8 +60,9 @@ def read(config: RunConfig, reading: Reading) -> Read:
     counts = []
     if found.problem_type != REGRESSION:
         counts = _counts(train, found.problem_type, names, data.label_list is not None)
-    facts = {"problem_type": found.problem_type, "label_counts": counts}
-    return Read({**splits}, names, facts)
+    reading.facts.setdefault("problem_type", found.problem_type)
+    reading.facts.setdefault("label_counts", counts)
+    return Read({**splits}, names)
 
 
 def _counts(

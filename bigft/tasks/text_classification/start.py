@@ -26,7 +26,8 @@ def guesses(paths: Sequence[str], format: str, records: Sequence[Record]) -> Ite
         names = (text,) if text else pair or ()
         yield Guess(Certainty.KNOWN, comment=f"{' and '.join(names)}, {label}")
         return
-    labels = [name for name in fields if name not in texts and _are_labels(records, name)]
+    others = {name: [record.fields.get(name) for record in records] for name in fields}
+    labels = [name for name in fields if name not in texts and _recur(others[name])]
     if len(texts) == 1 and len(labels) == 1:
         columns: list[str | int] = [texts[0], labels[0]]
         if not are_named:
@@ -52,7 +53,7 @@ def _are_labels(records: Sequence[Record], name: str) -> bool:
 
 def _recur(values: Sequence[Any]) -> bool:
     """Whether a few short values stand for most records, as classes do."""
-    if len(values) < MANY:
+    if len(values) < MANY or any(isinstance(value, list | dict) for value in values):
         return False
     return 2 * len({*values}) < len(values) and all(len(str(value)) < LONG for value in values)
 

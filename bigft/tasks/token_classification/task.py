@@ -123,7 +123,8 @@ class TokenClassification(Task):
         else:
             names = list(dict.fromkeys(respelled(named, spelling)))
         counts = Counter(tag for tags in tag_sequences(train) for tag in tags)
-        return Read({**splits}, names, {"label_counts": [counts[name] for name in names]})
+        reading.facts.setdefault("label_counts", [counts[name] for name in names])
+        return Read({**splits}, names)
 
     def encode(self, record: Record) -> list[Row]:
         tags = record.fields.get("tags")

@@ -92,7 +92,10 @@ def test_a_file_is_no_saved_directory(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a O\n")
     path = str(tmp_path / "a.txt")
     message = refusal(lambda: read_records([path], ReadOptions(format="datasets")))
-    assert "a.txt: a file, but the format `datasets` is a directory; name the dir" in message
+    assert (
+        "a.txt: a file, but this data.format is a directory; name the directory that `save_to"
+        in message
+    )
 
 
 def test_a_foreign_directory_is_no_saved_one(tmp_path: Path) -> None:

@@ -74,12 +74,22 @@ def test_concatenated_arrays_do_not_lose_the_second(read: Callable[..., object])
 
 @FORMATS
 def test_what_is_no_object_is_refused(read: Callable[..., object], name: str) -> None:
-    values = ['{"a": 1}', "[1]", '"text"', "5", "null", "true"]
+    values = ['{"a": 1}', "[]", '"text"', "5", "null", "true"]
     text = "\n".join(values) if name == "jsonl" else "[" + ",\n".join(values) + "]"
     kinds = ["an array", "a string", "a number", "null", "true or false"]
     assert refusal(read, text, name) == [
         f'{line}: {kind} where an object is expected; write {{"field": value, ...}}'
         for line, kind in enumerate(kinds, 2)
+    ]
+
+
+@FORMATS
+def test_a_list_has_columns_without_names(read: Callable[..., object], name: str) -> None:
+    values = ['["how far", "distance"]', '["hi", ["a", "b"]]']
+    text = "\n".join(values) if name == "jsonl" else "[" + ",\n".join(values) + "]"
+    assert read(text, name) == [
+        (1, {"0": "how far", "1": "distance"}),
+        (2, {"0": "hi", "1": ["a", "b"]}),
     ]
 
 

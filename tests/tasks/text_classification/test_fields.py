@@ -56,7 +56,7 @@ def test_a_list_of_text_and_label_is_a_record() -> None:
 def test_an_absent_field_is_named_with_the_nearest_one() -> None:
     message = refusal(fields, {"txt": "a", "label": "x"})
     assert message.startswith("train.jsonl:1: no field text or sentence or")
-    assert "there are txt, label; did you mean txt? (data.text_column_name)" in message
+    assert "there are txt, label; name the field (data.text_column_name)" in message
     message = refusal(fields, {"text": "a", "label": "x"}, label_column_name="lable")
     assert "no field lable; there are text, label; did you mean label? (data.label" in message
 

@@ -333,7 +333,7 @@ def test_what_is_read_is_told(tmp_path: Path) -> None:
     given = config(data={"train_file": [str(file)], "on_bad_record": "drop"})
     read = TextClassification.read(given, reading)
     assert read.labels == ["x", "y"]
-    assert read.facts == {"problem_type": SINGLE, "label_counts": [2, 1]}
+    assert reading.facts == {"problem_type": SINGLE, "label_counts": [2, 1]}
     assert [one.index for one in read.splits["train"]] == [0, 1, 2]
     assert reading.notes == [
         f"1 of 4 records of train are dropped (data.on_bad_record): {file}:4: the text in text "
@@ -346,6 +346,7 @@ def test_the_label_of_what_is_out_of_scope_is_one_of_the_model_s(tmp_path: Path)
     file = tmp_path / "train.csv"
     file.write_text("text,label\nab,x\nb,y\n", encoding="utf-8")
     sections = {"data": {"train_file": [str(file)]}, "task": {"out_of_scope_label": "oos"}}
-    read = TextClassification.read(config(**sections))
+    reading = Reading()
+    read = TextClassification.read(config(**sections), reading)
     assert read.labels == ["x", "y", "oos"]
-    assert read.facts["label_counts"] == [1, 1, 0]
+    assert reading.facts["label_counts"] == [1, 1, 0]

@@ -217,7 +217,7 @@ def test_problems_are_collected_and_cut_at_twenty() -> None:
     assert len(refusal(*bad[:20])) == 20
     lines = refusal(*bad)
     assert len(lines) == 21
-    assert lines[20] == "data.train_file: ... and more; these are the first 20 problems"
+    assert lines[20] == "a.jsonl: ... and more; these are the first 20 problems"
 
 
 # -- spans ----------------------------------------------------------------------------------------
