@@ -171,7 +171,7 @@ def logged_steps(config: Config) -> list[int]:
 
 
 def _untimed(record: dict[str, Any]) -> dict[str, Any]:
-    ends = ("runtime", "per_second")
+    ends = ("runtime", "per_second", "memory_mib")
     return {
         name: value
         for name, value in record.items()
