@@ -94,15 +94,30 @@ def run_bigft(
     program: Sequence[str] = ("-m", "bigft"),
 ) -> Row:
     """As a user would: a config, and `bigft train` of it."""
+    config = config_of(subject, args, precision, seed, folder / "run")
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    process = run([*program, "train", str(path)], folder, args.threads)
+    results = json.loads((folder / "run" / "all_results.json").read_text(encoding="utf-8"))
+    return of_process(process) | of_run(folder / "run" / "metrics.jsonl", process.started) | {
+        "tokens_per_second": results["train_tokens_per_second"],
+        "score": results[subject.score],
+        "train_loss": results["train_loss"],
+    }  # fmt: skip
+
+
+def config_of(
+    subject: Subject, args: argparse.Namespace, precision: str, seed: int, output: Path
+) -> Row:
     named = {f"{split}_file": str(file) for split, file in files(subject, args).items()}
-    config = {
+    return {
         "task": subject.config["task"],
         "model": {"model_name_or_path": str(args.model)},
         "data": {**subject.config.get("data", {}), **named},
         "optim": {"learning_rate": args.lr},
         "parallel": {"zero_stage": 1 if precision == "bf16" else 0},
         "train": {
-            "output_dir": str(folder / "run"),
+            "output_dir": str(output),
             "seed": seed,
             "num_train_epochs": args.epochs,
             "max_steps": args.max_steps,
@@ -114,15 +129,6 @@ def run_bigft(
             "save_strategy": "no",
         },
     }
-    path = folder / "config.yaml"
-    path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
-    process = run([*program, "train", str(path)], folder, args.threads)
-    results = json.loads((folder / "run" / "all_results.json").read_text(encoding="utf-8"))
-    return of_process(process) | of_run(folder / "run" / "metrics.jsonl", process.started) | {
-        "tokens_per_second": results["train_tokens_per_second"],
-        "score": results[subject.score],
-        "train_loss": results["train_loss"],
-    }  # fmt: skip
 
 
 def of_run(metrics: Path, started: float) -> Row:

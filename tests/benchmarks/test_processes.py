@@ -1,4 +1,4 @@
-"""Benchmarks measure whole processes, and bigft beside Trainer on the same rows."""
+"""Benchmarks measure whole processes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bench_train_text
-import beside_trainer
+import processes
 import pytest
 from processes import run
 
-FOLDER = str(Path(beside_trainer.__file__).parent)
+FOLDER = str(Path(processes.__file__).parent)
 LARGE = """
 import subprocess, sys, time
 held = bytearray(b"1") * (200 * 2**20)
@@ -56,51 +55,7 @@ def test_a_run_that_failed_or_never_came_to_its_line_ends_the_benchmark(
         run(["-c", code], tmp_path, until=until)
 
 
-def test_rates_of_a_run_are_read_from_its_events(tmp_path: Path) -> None:
-    events = [
-        {"event": "start", "time": 100.0, "num_samples": 40},
-        {"event": "log", "time": 104.0, "epoch": 0.75},
-        {"event": "log", "time": 110.0, "epoch": 1.5},
-        {"event": "end", "time": 120.0},
-    ]
-    metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text("".join(json.dumps(event) + "\n" for event in events))
-    assert beside_trainer.of_run(metrics, started=90.0) == {
-        "samples_per_second": 6.0,
-        "train_seconds": 10.0,
-        "seconds_to_first_step": 14.0,
-        "steps": 2,
-    }
-
-
-def test_the_table_compares_runs_of_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    def row(provider: str, seed: int, speed: float, score: float) -> dict[str, object]:
-        others = dict.fromkeys(beside_trainer.MEASURED, 1.0)
-        key = {"provider": provider, "precision": "fp32", "seed": seed}
-        return {**others, **key, "samples_per_second": speed, "score": score}
-
-    rows = [row("trainer", seed, 10.0 * seed, 0.5) for seed in (1, 2, 3)]
-    rows += [row("bigft", seed, 20.0 * seed, 0.25 * seed) for seed in (1, 2, 3)]
-    head, trainer, ours = beside_trainer.table(rows, "test_accuracy").splitlines()
-    assert head.endswith("test_accuracy")
-    assert trainer.split()[:6] == ["fp32", "trainer", "20.0", "1", "1.00", "-"]
-    assert ours.split()[:6] == ["fp32", "bigft", "40.0", "1", "2.00", "-"]
-    assert ours.split()[-3:] == ["0.5000", "±", "0.2500"]
-
-
-def test_a_missing_file_is_named_before_anything_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        beside_trainer.parse(bench_train_text.SUBJECT, ["--data", str(tmp_path), "--model", "/"])
-    told = capsys.readouterr().err
-    assert f"not there: {tmp_path}/train.csv, {tmp_path}/test.csv" in told
-    with pytest.raises(SystemExit):
-        beside_trainer.parse(bench_train_text.SUBJECT, [])
-    assert "give --data DIR, or --train, --test" in capsys.readouterr().err
-
-
-def test_neither_module_loads_torch() -> None:
+def test_what_measures_memory_loads_no_torch() -> None:
     """A child's peak of memory is never below that of the process that started it."""
     code = f"import sys; sys.path.insert(0, {FOLDER!r}); import bench_train_ner, bench_train_text\n"
     code += "assert not {'torch', 'transformers'} & set(sys.modules)"
