@@ -230,14 +230,14 @@ def _differences(runs: Sequence[Seen]) -> dict[str, Values]:
 
 def _score(name: str, runs: Sequence[Seen]) -> dict[str, Any]:
     values = _values(name, {run.path: run.scores for run in runs})
-    first = values.get(runs[0].path)
+    first = values.get(runs[0].path, math.nan)
     return {
         "values": values,
         "best": _best(values, _greater(name, runs)),
         "difference": {
             path: value - first
             for path, value in values.items()
-            if first is not None and path != runs[0].path
+            if path != runs[0].path and not math.isnan(value - first)
         },
     }
 

@@ -169,7 +169,9 @@ def test_a_run_that_goes_on_is_shown_by_its_newest_evaluation(
     assert (run["step"], run["total_steps"], run["measured_at"]) == (6, 8, 6)
     assert found["scores"]["eval_loss"]["values"][path] == 0.25
     assert found["scores"]["eval_loss"]["best"] == [path]
-    assert path not in found["scores"]["eval_f1"]["best"]  # NaN is never the best
+    f1 = found["scores"]["eval_f1"]
+    assert (f1["best"], f1["difference"]) == ([], {})  # NaN is never the best
+    assert f1["values"][path] != f1["values"][path]
     logs = [one for one in read_metrics(copied.metrics_file) if one["event"] == "log"]
     assert len(logs) == 3
     targets = sum(log["num_targets"] for log in logs)
