@@ -26,8 +26,9 @@ from unittest import mock
 
 import measure
 import torch
-from harness import QUICK_ROUNDS, Row, conditions, parse, results_file, write_rows
+from harness import QUICK_ROUNDS, conditions, parse, results_file
 from report import print_table
+from rows import Row, write_rows
 
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory

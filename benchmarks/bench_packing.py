@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import measure
 import numpy as np
 import torch
-from harness import QUICK_ROUNDS, Row, conditions, parse, results_file, write_rows
+from harness import QUICK_ROUNDS, conditions, parse, results_file
 from numpy.typing import NDArray
 from report import print_table
+from rows import Row, write_rows
 
 from bigft.data.order import Order
 from bigft.data.packing import PACKERS, Strategy

@@ -11,21 +11,17 @@ benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import random
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench_train_ner import ROOT, Row, cpu_model, run
-from harness import RESULTS, write_rows
-
-import bigft
+from processes import ROOT, cpu_model, run
+from rows import RESULTS, Row, versions, write_rows
 
 PEER = "datasets.map"
 FEW = 20  # conversations of a run that tells how long a start takes
@@ -131,7 +127,7 @@ def measured(provider: str, job: Row) -> tuple[float, float]:
             }
             (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
             words = ["-m", "bigft", "check", str(folder / "config.yaml")]
-        finished = run(words, 1, folder, job.get("checkout", ROOT))
+        finished = run(words, folder, 1, job.get("checkout", ROOT))
     return finished.wall_seconds, finished.peak_rss_mib
 
 
@@ -157,12 +153,13 @@ def main() -> None:
     if args.work:
         map_dataset(args.work)
         return
-    today = datetime.date.today().isoformat()
     everywhere = {
-        "conversations": args.conversations, "processes": args.processes, "cpu": cpu_model(),
-        "bigft": bigft.__version__, "date": today,
-        **{package: version(package) for package in PACKAGES},
-    }  # fmt: skip
+        "conversations": args.conversations,
+        "processes": args.processes,
+        "cpu": cpu_model(),
+        **versions(PACKAGES),
+    }
+    output = args.results / f"prepare_chat_cpu_{everywhere['date']}.csv"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = list(conversations(args.conversations))
@@ -187,7 +184,7 @@ def main() -> None:
                         "rows_per_second": known[-1], "seconds": whole - few,
                         "seconds_of_few": few, "peak_rss_mib": peak, **everywhere,
                     }  # fmt: skip
-                    write_rows(args.results / f"prepare_chat_cpu_{today}.csv", COLUMNS, [row])
+                    write_rows(output, COLUMNS, [row])
                     print(f"{template} {provider}: {known[-1]:.0f} rows/s", flush=True)
             for other, theirs in rates.items():
                 if other == "bigft":

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from harness import RESULTS, Row, conditions, write_rows
+from harness import conditions
+from rows import RESULTS, Row, write_rows
 
 from bigft.runtime.environment import MALLOC_SETTINGS, SPINS
 

@@ -10,21 +10,19 @@ ranks` goes from the command to the log line of step 1.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import RESULTS, Row, conditions, write_rows
+from harness import conditions
+from processes import ROOT, Finished, run
+from rows import RESULTS, Row, write_rows
 
 NAME = "starts"
-CHECKOUT = Path(__file__).resolve().parents[1]
 QUICKSTART = "configs/quickstart.yaml"
 # What the quickstart's verbs need whoever calls them: torch, a tokenizer's class, a BERT's.
 IMPORTS = """
@@ -45,55 +43,26 @@ FIRST_STEP = "first step of 2 ranks"
 TRAIN = ["train", QUICKSTART, "train.logging_steps=1", "train.output_dir={place}/{name}"]
 
 
-def seconds_of(words: Sequence[str], checkout: Path, until: str = "") -> tuple[float, float]:
-    """Wall seconds to the end of the process, or to its first line that begins with `until`; and
-    CPU seconds of it and its children, to the end."""
-    environ = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONUNBUFFERED": "1"}
-    before, began, took = cpu_seconds(), time.perf_counter(), None
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        cwd=checkout,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if until and took is None and line.startswith(until):
-            took = time.perf_counter() - began
-    if process.wait() != 0 or (until and took is None):
-        raise RuntimeError(f"{words} in {checkout}:\n{''.join(lines)}")
-    return took or time.perf_counter() - began, cpu_seconds() - before
-
-
-def cpu_seconds() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
-
-
 def calls(
     place: Path, checkouts: Mapping[str, Path]
-) -> dict[str, dict[str, Callable[[], tuple[float, float]]]]:
+) -> dict[str, dict[str, Callable[[], Finished]]]:
     """By case and provider: one start, measured."""
 
-    def start(verb: Sequence[str], checkout: Path, **about: Any) -> Callable[[], Any]:
-        words = ["-m", "bigft", *(word.format(place=place, **about) for word in verb)]
-        return lambda: seconds_of(words, checkout)
+    def start(verb: Sequence[str], checkout: Path) -> Callable[[], Finished]:
+        words = ["-m", "bigft", *(word.format(place=place) for word in verb)]
+        return lambda: run(words, place, checkout=checkout)
 
-    def first_step(checkout: Path) -> Callable[[], Any]:
-        def call() -> tuple[float, float]:
+    def first_step(checkout: Path) -> Callable[[], Finished]:
+        def call() -> Finished:
             with tempfile.TemporaryDirectory(dir=place) as name:
                 words = [word.format(place=place, name=Path(name).name) for word in TRAIN]
                 words += ["train.max_steps=1", "train.save_strategy=no", "--nproc", "2"]
                 words += ["train.load_best_model_at_end=false", "train.save_total_limit=null"]
-                return seconds_of(["-m", "bigft", *words], checkout, until="step 1/")
+                return run(["-m", "bigft", *words], place, checkout=checkout, until="step 1/")
 
         return call
 
-    bare = {"imports": lambda: seconds_of(["-c", IMPORTS], CHECKOUT)}
+    bare = {"imports": lambda: run(["-c", IMPORTS], place)}
     table: dict[str, Any] = {}
     for case, verb in VERBS.items():
         table[case] = bare | {name: start(verb, path) for name, path in checkouts.items()}
@@ -101,27 +70,31 @@ def calls(
     return table
 
 
-def rows_of(case: str, measured: Mapping[str, list[tuple[float, float]]]) -> list[Row]:
+def seconds(start: Finished) -> float:
+    """What the user waited."""
+    return start.wall_seconds if start.seconds_until is None else start.seconds_until
+
+
+def rows_of(case: str, measured: Mapping[str, list[Finished]]) -> list[Row]:
     rows = []
-    medians = {name: statistics.median(wall for wall, _ in all_) for name, all_ in measured.items()}
-    for name, times in measured.items():
-        walls = sorted(wall for wall, _ in times)
+    for name, starts in measured.items():
+        walls = sorted(map(seconds, starts))
         low, *_, high = statistics.quantiles(walls, n=5) if len(walls) > 1 else walls * 2
         row: Row = {
             "provider": name,
             "case": case,
-            "median_ms": medians[name] * 1e3,
+            "median_ms": statistics.median(walls) * 1e3,
             "p20_ms": low * 1e3,
             "p80_ms": high * 1e3,
             "runs": len(walls),
-            "cpu_seconds": statistics.median(cpu for _, cpu in times),
+            "cpu_seconds": statistics.median(start.cpu_seconds for start in starts),
         }
         # Pairs of one round: what the machine does meanwhile hits both.
         for other in ("imports", "before"):
             if other in measured and name != other:
-                pairs = zip(times, measured[other], strict=True)
-                ratio = statistics.median(own / theirs for (own, _), (theirs, _) in pairs)
-                row[f"ratio_to_{other}"] = ratio
+                pairs = zip(starts, measured[other], strict=True)
+                ratios = [seconds(own) / seconds(theirs) for own, theirs in pairs]
+                row[f"ratio_to_{other}"] = statistics.median(ratios)
         rows.append(row)
     return rows
 
@@ -136,23 +109,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one round, to see that all runs")
     args = parser.parse_args(argv)
     checkouts = {"before": args.before.resolve()} if args.before else {}
-    checkouts |= {"bigft": CHECKOUT}
+    checkouts |= {"bigft": ROOT}
     args.rounds = 1 if args.quick else args.rounds
     everywhere = conditions(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        os.environ["BIGFT_CACHE"] = str(place / "cache")
         words = [word.format(place=place, name="run") for word in TRAIN]
-        seconds_of(["-m", "bigft", *words, "train.max_steps=20"], CHECKOUT)
+        run(["-m", "bigft", *words, "train.max_steps=20"], place)
         for case, providers in calls(place, checkouts).items():
             if args.only not in case:
                 continue
-            measured: dict[str, list[tuple[float, float]]] = {name: [] for name in providers}
+            measured: dict[str, list[Finished]] = {name: [] for name in providers}
             for number in range(args.rounds + 1):
                 for name, call in providers.items():
-                    times = call()
+                    start = call()
                     if number > 0:
-                        measured[name].append(times)
+                        measured[name].append(start)
             rows = [row | everywhere for row in rows_of(case, measured)]
             for row in rows:
                 ratios = [f"{row[key]:.2f} x {key[9:]}" for key in row if key.startswith("ratio_")]

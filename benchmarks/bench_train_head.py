@@ -9,21 +9,19 @@ row per head.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
 import os
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench_train_ner import PACKAGES, ROOT, WNUT17, cpu_model, run
-
-import bigft
+from bench_train_ner import WNUT17
+from beside_trainer import PACKAGES
+from processes import ROOT, cpu_model, run
+from rows import RESULTS, Row, versions, write_rows
 
 HEADS = {"stock": False, "fused": True}
 LARGEST_DIFFERENCE = 1e-5  # of the losses, relative
@@ -64,7 +62,7 @@ def train(args: argparse.Namespace, folder: Path, fused: bool) -> tuple[list[flo
     """The losses of the steps, and the median milliseconds of one."""
     path = folder / f"config-{fused}.yaml"
     path.write_text(json.dumps(config(args, folder, fused)), encoding="utf-8")  # JSON is YAML
-    run(["-m", "bigft", "train", str(path)], args.threads, folder)
+    run(["-m", "bigft", "train", str(path)], folder, args.threads)
     lines = (folder / f"run-{fused}" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [event for event in map(json.loads, lines) if event["event"] == "log"]
     times = [event["time"] for event in steps]
@@ -90,8 +88,8 @@ def head_milliseconds(args: argparse.Namespace, folder: Path) -> dict[tuple[str,
     num_labels, hidden_size = len(prepared.task.labels), args.hidden_size
     batches = []
     for step in range(args.max_steps):
-        rows = [split.feature(int(row)) for row in order.global_batch(step)]
-        labels_N = prepared.task.collate(rows).labels_BT.flatten()
+        rows = [split.row(int(row)) for row in order.global_batch(step)]
+        labels_N = prepared.task.collate(rows).labels.flatten()
         batches.append((torch.randn(len(labels_N), hidden_size, requires_grad=True), labels_N))
     weight_CH = (torch.randn(num_labels, hidden_size) * 0.02).requires_grad_()
     bias_C = torch.zeros(num_labels, requires_grad=True)
@@ -129,7 +127,7 @@ def main() -> int:
     parser.add_argument("--hidden-size", type=int, default=384, help="of the model")
     parser.add_argument("--max-steps", type=int, default=60)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -137,26 +135,19 @@ def main() -> int:
         alone = head_milliseconds(args, folder)
     losses = [trained[name][0] for name in HEADS]
     difference = max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
-    today = datetime.date.today().isoformat()
-    path = args.results / f"train_head_cpu_{today}.csv"
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            writer.writeheader()
-        for name, (loss, step_ms) in trained.items():
-            row = {
-                "head": name, "steps": len(loss), "threads": args.threads, "dropout": DROPOUT,
-                "step_ms": round(step_ms, 2),
-                "largest_relative_loss_difference": f"{difference:.2e}",
-                "first_loss": loss[0], "last_loss": loss[-1], "cpu": cpu_model(), "date": today,
-                **{package: version(package) for package in PACKAGES}, "bigft": bigft.__version__,
-            }  # fmt: skip
-            for dropout, what in ((0.0, "without_dropout"), (DROPOUT, "with_dropout")):
-                row[f"head_ms_{what}"] = round(alone[name, dropout], 3)
-                row[f"share_{what}"] = round(alone[name, dropout] / step_ms, 4)
-            writer.writerow(row)
-            print({key: row[key] for key in COLUMNS[:12]})
+    everywhere = {"threads": args.threads, "cpu": cpu_model(), **versions(PACKAGES)}
+    path = args.results / f"train_head_cpu_{everywhere['date']}.csv"
+    for name, (loss, step_ms) in trained.items():
+        row: Row = {
+            "head": name, "steps": len(loss), "dropout": DROPOUT, "step_ms": round(step_ms, 2),
+            "largest_relative_loss_difference": f"{difference:.2e}",
+            "first_loss": loss[0], "last_loss": loss[-1], **everywhere,
+        }  # fmt: skip
+        for dropout, what in ((0.0, "without_dropout"), (DROPOUT, "with_dropout")):
+            row[f"head_ms_{what}"] = round(alone[name, dropout], 3)
+            row[f"share_{what}"] = round(alone[name, dropout] / step_ms, 4)
+        write_rows(path, COLUMNS, [row])
+        print({key: row[key] for key in COLUMNS[:12]})
     print(f"rows: {path}")
     if difference > LARGEST_DIFFERENCE:
         print(f"losses differ by {difference:.1e}, more than {LARGEST_DIFFERENCE:.0e}")

@@ -20,13 +20,12 @@ from harness import (
     QUICK_ROUNDS,
     ROUNDS,
     SECONDS_PER_CASE,
-    Row,
     conditions,
     parse,
     results_file,
-    write_rows,
 )
 from report import print_table
+from rows import Row, write_rows
 from subject import IGNORED
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM

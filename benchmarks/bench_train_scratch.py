@@ -9,24 +9,20 @@ the means and the spread over the seeds. How to read it: benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
 import math
 import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench_train_ner import ROOT, Row, cpu_model
 from bench_train_sft import run_bigft, run_peer, work, write_samples
 from hf_trainers import TRAINER, Line
-
-import bigft
+from processes import cpu_model
+from rows import RESULTS, Row, versions, write_rows
 
 WINDOWS = 6  # of a run's steps: one loss each, the mean per target
 EVERY = 20  # of so many English sentences of the translations one is for evaluation
@@ -149,7 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-steps", type=int, help="for a quick look; else 240 and 300")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2, help="OMP_NUM_THREADS of every run")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
@@ -172,30 +168,18 @@ def prepared(args: argparse.Namespace, name: str, seed: int, folder: Path) -> Ro
 def main() -> None:
     args = parse()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    date = datetime.date.today().isoformat()
-    conditions = {
-        "cpu": cpu_model(),
-        **{package: version(package) for package in PACKAGES},
-        "bigft": bigft.__version__,
-        "date": date,
-    }
-    output = args.out / f"train_scratch_cpu_{date}.csv"
-    output.parent.mkdir(parents=True, exist_ok=True)
+    everywhere = {"cpu": cpu_model(), **versions(PACKAGES)}
+    output = args.out / f"train_scratch_cpu_{everywhere['date']}.csv"
     rows: list[Row] = []
-    with output.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        if file.tell() == 0:
-            writer.writeheader()
-        for name in args.subjects:
-            for seed in args.seeds:
-                with tempfile.TemporaryDirectory() as folder:
-                    job = prepared(args, name, seed, Path(folder))
-                    for row in run_both(job):
-                        rows.append({**job, **conditions, **row})
-                        writer.writerow(rows[-1])
-                        file.flush()
-                        losses = f"{row['loss_1']:.3f} to {row[f'loss_{WINDOWS}']:.3f}"
-                        print(f"{name} {row['provider']} seed {seed}: {losses}", flush=True)
+    for name in args.subjects:
+        for seed in args.seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                job = prepared(args, name, seed, Path(folder))
+                for row in run_both(job):
+                    rows.append({**job, **everywhere, **row})
+                    write_rows(output, COLUMNS, [{name: rows[-1][name] for name in COLUMNS}])
+                    losses = f"{row['loss_1']:.3f} to {row[f'loss_{WINDOWS}']:.3f}"
+                    print(f"{name} {row['provider']} seed {seed}: {losses}", flush=True)
     print(f"\n{output}\n{table(rows)}")
 
 

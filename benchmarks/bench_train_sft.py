@@ -9,8 +9,6 @@ benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import importlib.util
 import json
 import os
@@ -19,14 +17,12 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench_train_ner import ROOT, Finished, Row, cpu_model, device_name, run
 from hf_trainers import TRAINER, TRL, Line
-
-import bigft
+from processes import Finished, cpu_model, device_slug, run
+from rows import RESULTS, Row, versions, write_rows
 
 # A Llama's shape: https://huggingface.co/meta-llama/Llama-3.2-1B is the largest.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -111,7 +107,7 @@ def run_bigft(job: Row, folder: Path) -> tuple[Finished, list[Line], Row]:
     }
     path = folder / "config.yaml"
     path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
-    finished = run(["-m", "bigft", "train", str(path)], job["threads"], folder)
+    finished = run(["-m", "bigft", "train", str(path)], folder, job["threads"])
     return finished, read_log(folder / "run" / "metrics.jsonl"), {}
 
 
@@ -139,9 +135,8 @@ def work(job: Row, folder: Path) -> tuple[Finished, Row]:
     """Runs hf_trainers.py in a process of its own on the job; what it answered."""
     result, path = folder / "result.json", folder / "job.json"
     path.write_text(json.dumps({**job, "result": str(result)}), encoding="utf-8")
-    finished = run(
-        [str(Path(__file__).with_name("hf_trainers.py")), str(path)], job["threads"], folder
-    )
+    words = [str(Path(__file__).with_name("hf_trainers.py")), str(path)]
+    finished = run(words, folder, job["threads"])
     return finished, json.loads(result.read_text(encoding="utf-8"))
 
 
@@ -271,18 +266,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--providers", nargs="+", choices=PROVIDERS, default=list(PROVIDERS), metavar="NAME",
         help=f"who takes turns: {', '.join(PROVIDERS)}",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     if not args.data.is_dir():
         parser.error(f"--data DIR: no folder {args.data}")
     return args
-
-
-def installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def prepared(args: argparse.Namespace, folder: Path) -> Row:
@@ -307,33 +295,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    date = datetime.date.today().isoformat()
-    device = device_name() if args.device == "cuda" else "cpu"
-    output = args.out / f"train_sft_{device}_{date}.csv"
-    output.parent.mkdir(parents=True, exist_ok=True)
+    device = device_slug() if args.device == "cuda" else "cpu"
+    everywhere = {"device": cpu_model() if device == "cpu" else device, **versions(PACKAGES)}
+    output = args.out / f"train_sft_{device}_{everywhere['date']}.csv"
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as name, output.open("a", newline="") as file:
-        shared = Path(name)
-        job = prepared(args, shared)
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        if file.tell() == 0:
-            writer.writeheader()
-        conditions = {
-            **job,
-            "device": cpu_model() if args.device == "cpu" else device,
-            **{package: installed(package) for package in PACKAGES},
-            "bigft": bigft.__version__,
-            "date": date,
-        }
+    with tempfile.TemporaryDirectory() as name:
+        job = prepared(args, Path(name))
         for number in range(args.rounds):
             for provider in args.providers:
                 row: Row = {"provider": provider, "round": number}
                 row["not_measured"] = why_absent(provider, args.device)
                 if not row["not_measured"]:
                     row |= run_provider({**job, "provider": provider, "seed": 42 + number})
-                rows.append({**conditions, **row})
-                writer.writerow(rows[-1])
-                file.flush()
+                rows.append({**job, **everywhere, **row})
+                write_rows(output, COLUMNS, [{name: rows[-1].get(name) for name in COLUMNS}])
                 speed = row.get("tokens_per_second", 0.0)
                 print(f"{provider}: {row['not_measured'] or f'{speed:.0f} tokens/s'}", flush=True)
     print(f"\n{output}\n{table(rows)}")

@@ -6,26 +6,23 @@ A bench file names a Subject and calls `main`. How to read the results: benchmar
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import measure
 import torch
+from processes import cpu_model
 from report import last_rows, print_table, save_picture
+from rows import RESULTS, Row, versions, write_rows
 from subject import Absent, Answer, Case, Goal, Inputs, Step, Subject, Work, Wrong
 
-import bigft
 from bigft.ops import native
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("torch", "triton", "liger-kernel", "quack-kernels", "cut-cross-entropy", "trl")
 # Norm-wise. A gradient of zeros has error 1; bf16 itself rounds by 2e-3, and some providers
 # round the running sum of dWeight once per chunk.
@@ -33,8 +30,6 @@ LARGEST_ERROR = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 3e-2
 SECONDS_PER_CASE = {"cpu": 20.0, "cuda": 2.0}
 ROUNDS = (5, 100)
 QUICK_ROUNDS = (2, 2)
-
-Row = dict[str, Any]
 
 
 def solve(step: Step, inputs: Inputs) -> Answer:
@@ -192,27 +187,13 @@ def conditions(device: torch.device) -> Row:
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "bigft": bigft.__version__,
         "native": native.build_info()[device.type],
-        **{package: _version(package) for package in PACKAGES},
-        "date": datetime.date.today().isoformat(),
+        **versions(PACKAGES),
     }
 
 
 def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "cpu"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
 def columns(tensors: Iterable[str]) -> list[str]:
@@ -224,20 +205,6 @@ def columns(tensors: Iterable[str]) -> list[str]:
         "copy_gb_per_s", "gemm_tflop_per_s", "device", "threads", "bigft", "native", *PACKAGES,
         "date",
     ]  # fmt: skip
-
-
-def write_rows(path: Path, names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Appends: a second run on the same day adds its rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        if file.tell() == 0:
-            writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {key: f"{value:.6g}" if isinstance(value, float) else value
-                 for key, value in row.items()}
-            )  # fmt: skip
 
 
 def parse(name: str, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-Row = dict[str, Any]
+from rows import Row
 
 # What each of TRL's providers sets beside what all have in common.
 TRL: dict[str, dict[str, Any]] = {
@@ -135,27 +135,40 @@ def train(job: Row) -> Row:
     else:
         base, given = trl(job, options)
     lines: list[Line] = []
-    seen = {"tokens": 0, "targets": 0}
-
-    class Counting(base):  # type: ignore[misc, valid-type]
-        def training_step(self, model: Any, inputs: Any, *rest: Any) -> torch.Tensor:
-            real = inputs.get("attention_mask")  # a flattened batch has none, and no padding
-            seen["tokens"] += inputs["input_ids"].numel() if real is None else int(real.sum())
-            seen["targets"] += int((inputs["labels"] != IGNORED).sum())
-            loss: torch.Tensor = super().training_step(model, inputs, *rest)
-            return loss
+    seen: dict[str, int] = {}
 
     class Clock(transformers.TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             if "loss" in given["logs"]:  # not the summary at the end
                 counted = (seen["tokens"], seen["targets"], given["logs"]["loss"])
                 lines.append(Line(time.time(), state.epoch, *counted))
-                seen.update(tokens=0, targets=0)
+                seen.clear()
 
-    trainer = Counting(model=model, processing_class=tokenizer, callbacks=[Clock()], **given)
+    trainer = counting(base, seen)(
+        model=model, processing_class=tokenizer, callbacks=[Clock()], **given
+    )
     trainer.train()
     trainer.save_model()  # as a run of bigft ends
     return {"lines": lines, "leak": leak(trainer) if packing else None}
+
+
+def counting(base: Any, seen: dict[str, int]) -> Any:
+    """The Trainer `base`, which adds samples, real tokens and targets of each step to `seen`."""
+
+    class Counting(base):  # type: ignore[misc]
+        def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
+            ids = inputs["input_ids"]
+            real = inputs.get("attention_mask")  # a flattened batch has none, and no padding
+            counted = {
+                "samples": len(ids),
+                "tokens": ids.numel() if real is None else int(real.sum()),
+                "targets": int((inputs["labels"] != IGNORED).sum()),
+            }
+            for what, number in counted.items():
+                seen[what] = seen.get(what, 0) + number
+            return super().training_step(model, inputs, *rest)
+
+    return Counting
 
 
 def trl(job: Row, options: Row) -> tuple[type, Row]:

@@ -17,7 +17,7 @@ from bigft.config.fields import wherever_read
 from bigft.config.load import resolved_yaml
 from bigft.config.sections import RunConfig
 from bigft.runtime import local_ranks
-from bigft.runtime.environment import may_have_gpu
+from bigft.runtime.environment import environment_of_ranks, may_have_gpu
 from bigft.runtime.events import EventStream, MetricsFile, read_metrics
 from bigft.runtime.fork_server import ForkServer
 from bigft.runtime.imports import importing
@@ -31,7 +31,7 @@ from bigft.runtime.signals import Stopped, StopRequest, is_interrupted
 if TYPE_CHECKING:
     from bigft.training.run import Run
 
-RANK_IMPORTS = (  # what every rank loads
+RANK_IMPORTS = (  # what every rank loads: with what comes along, all that is imported below
     "transformers.modeling_utils",
     "deepspeed",
     "bigft.training.fit",
@@ -100,8 +100,8 @@ def _num_devices() -> int:
 def run_ranks(config: RunConfig, words: Sequence[str], launch: Launch, started: float) -> End:
     """Checks and prepares here, so that errors come once and early; then starts the ranks."""
     directory = RunDirectory(config.train.output_dir)
-    environ = {**os.environ, STARTED: str(started)}
-    with _fork_server(launch.world_size, environ) as server:
+    environ = environment_of_ranks(launch.world_size, {**os.environ, STARTED: str(started)})
+    with _fork_server(environ) as server:
         prepared = _prepared(config, launch, directory, _stop_request(config, started))
         if isinstance(prepared, End):
             return prepared
@@ -119,14 +119,11 @@ def run_ranks(config: RunConfig, words: Sequence[str], launch: Launch, started: 
     return End(run["status"], run["why"], ended.code, results)
 
 
-def _fork_server(
-    world_size: int, environ: Mapping[str, str]
-) -> AbstractContextManager[ForkServer | None]:
+def _fork_server(environ: Mapping[str, str]) -> AbstractContextManager[ForkServer | None]:
     """None where a GPU may be: whether a fork is safe beside its driver has not been seen."""
     if may_have_gpu(environ):
         return nullcontext()
-    settings = local_ranks.start_settings(world_size, environ)
-    return ForkServer("bigft.cli", RANK_IMPORTS, settings | {"DS_ACCELERATOR": "cpu"})
+    return ForkServer("bigft.cli", RANK_IMPORTS, {**environ, "DS_ACCELERATOR": "cpu"})
 
 
 def _stop_request(config: RunConfig, started: float) -> StopRequest:

@@ -34,6 +34,7 @@ VERBS = {
     "predict": "write a run's predictions",
     "export": "write a run's model elsewhere, an adapter merged into its base",
     "status": "say how a run stands",
+    "compare": "show runs side by side: configs, scores, losses, speed, memory, time",
     "checkpoint": "list or verify a run's checkpoints",
     "submit": "check a config, then submit it to Slurm",
     "node": "check that a job's nodes can train together",

@@ -91,7 +91,8 @@ def _rows(action: Action) -> Iterator[tuple[str, str]]:
 def _spelled(action: Action) -> str:
     value = action.metavar or "|".join(map(str, action.choices or ())) or action.dest.upper()
     if not action.option_strings:
-        return {"?": f"[{value}]", "*": f"[{value} ...]"}.get(str(action.nargs), str(value))
+        forms = {"?": f"[{value}]", "*": f"[{value} ...]", "+": f"{value} [{value} ...]"}
+        return forms.get(str(action.nargs), str(value))
     return ", ".join(action.option_strings) + ("" if action.nargs == 0 else f" {value}")
 
 

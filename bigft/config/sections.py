@@ -232,7 +232,8 @@ class TrainConfig(Section):
     metric_for_best_model: str | None = None
     """Metric that tells the best checkpoint, with or without eval_; null: loss."""
     greater_is_better: bool | None = None
-    """Whether more of that metric is better; null: unless its name ends with loss."""
+    """Whether more of that metric is better; null: unless its name ends with loss,
+    perplexity, error, mse or mae."""
     load_best_model_at_end: bool = False
     """Leave the best checkpoint behind, not the last."""
     early_stopping_patience: Count | None = None

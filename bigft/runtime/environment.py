@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from bigft.runtime.launcher import Launch
-
 # Glibc reads them at process start only: pages stay with the process between steps, which speeds
 # training on CPUs by a quarter.
 MALLOC_SETTINGS = {
@@ -26,13 +24,13 @@ PARENT = "BIGFT_PARENT"  # the process that started the ranks, and claimed the d
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, under WSL, AMD's
 
 
-def environment_for_rank(rank: int, world: int, port: int, cores: int) -> dict[str, str]:
-    """The variables of one rank of `world` on this machine, which share its cores equally."""
-    return {**Launch.local(world, rank, port).environment(), **threads_of_rank(world, cores)}
-
-
-def threads_of_rank(world: int, cores: int) -> dict[str, str]:
-    return {"OMP_NUM_THREADS": str(max(1, cores // world))}
+def environment_of_ranks(nproc: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """environ, and what every one of nproc ranks that this process starts is told beside its place:
+    they share the machine's cores equally. The user's own values stay."""
+    cores = len(os.sched_getaffinity(0))
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // nproc))}
+    told = {SETTLED: "1", PARENT: str(os.getpid())}
+    return {**threads, **environ, **process_settings(environ), **told}
 
 
 def process_settings(environ: Mapping[str, str]) -> dict[str, str]:

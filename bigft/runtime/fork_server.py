@@ -12,7 +12,6 @@ import os
 import queue
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence, Set
@@ -25,7 +24,7 @@ from typing import Any, NoReturn, Self
 
 from bigft.runtime import imports
 from bigft.runtime.logs import quiet_libraries
-from bigft.runtime.proc import die_with
+from bigft.runtime.proc import die_with, start_python
 from bigft.runtime.remote_code import fetch_no_code
 from bigft.runtime.signals import FORWARDED_SIGNALS
 
@@ -63,16 +62,10 @@ class ForkServer:
         environ: what the server starts with: libraries read some variables when they are loaded.
         """
         ours, theirs = socket.socketpair()
-        parent = os.getpid()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), program, *modules],
-                env=dict(environ),
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C is passed on to ranks, and must not reach them twice
-                preexec_fn=lambda: die_with(parent),
-            )
+            file = theirs.fileno()
+            words = ["-m", __name__, str(file), program, *modules]
+            self._process = start_python(words, environ, pass_fds=[file])
         self._connection = Connection(ours.detach())
         self._started: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._ranks: dict[int, ForkedRank] = {}

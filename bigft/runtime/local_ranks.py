@@ -7,7 +7,6 @@ import math
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,15 +16,9 @@ from pathlib import Path
 from typing import Protocol
 
 from bigft.config.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_RESUMABLE
-from bigft.runtime.environment import (
-    PARENT,
-    SETTLED,
-    process_settings,
-    threads_of_rank,
-)
 from bigft.runtime.fork_server import ForkServer, ServerEnded
 from bigft.runtime.launcher import Launch, free_port
-from bigft.runtime.proc import die_with
+from bigft.runtime.proc import start_python
 from bigft.runtime.signals import FORWARDED_SIGNALS, is_main_thread
 
 # After the first rank ended: where it failed, the others may hang in a collective with it for good;
@@ -52,18 +45,8 @@ class SpawnedRank:
     """A new process of Python, which loads all that it needs itself."""
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path | None) -> None:
-        parent = os.getpid()
-        with contextlib.ExitStack() as stack:
-            output = stack.enter_context(log.open("ab")) if log else None
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bigft", *argv],
-                env=dict(environ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                process_group=0,  # or Ctrl-C would reach the ranks twice
-                preexec_fn=lambda: die_with(parent),
-            )
+        with log.open("ab") if log else contextlib.nullcontext() as output:
+            self._process = start_python(["-m", "bigft", *argv], environ, output)
         self.pid = self._process.pid
 
     def wait(self) -> None:
@@ -100,6 +83,7 @@ def run_ranks(
     its rank, however they end.
     In another thread than the main one no signal reaches them.
 
+    environ: of every rank, but for its place (`environment_of_ranks`).
     log_file: the log of each rank, `RunDirectory.log_file`; what ranks above 0 print is appended to
     theirs, since the terminal is rank 0's. None: all ranks print to the terminal.
     server: of `fork_server`, which forks them; None: each is a new process of Python.
@@ -115,7 +99,7 @@ def run_ranks(
         happenings.put(rank)
 
     start = server.fork if server else SpawnedRank
-    port, settings = free_port(), start_settings(nproc, environ)
+    port = free_port()
     with _signals_into(happenings):
         if server and (number := _signal_before(server.loaded, happenings)):
             return _ended(0, -number, {number}, log_file)
@@ -123,7 +107,7 @@ def run_ranks(
             for rank in range(nproc):
                 place = Launch.local(nproc, rank, port).environment()
                 log = log_file(rank) if log_file and rank > 0 else None
-                running[rank] = start(argv, {**settings, **place}, log)
+                running[rank] = start(argv, {**environ, **place}, log)
             # One waiting thread per rank: exits are seen in the order in which they happen.
             for item in running.items():
                 threading.Thread(target=wait_for, args=item, daemon=True).start()
@@ -161,13 +145,6 @@ def run_ranks(
             for process in running.values():
                 _kill(process)
     return ended or Ended()
-
-
-def start_settings(nproc: int, environ: Mapping[str, str]) -> dict[str, str]:
-    """environ, and what every one of nproc ranks that share this machine starts with."""
-    threads = threads_of_rank(nproc, len(os.sched_getaffinity(0)))
-    told = {SETTLED: "1", PARENT: str(os.getpid())}
-    return {**threads, **environ, **process_settings(environ), **told}
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import resource
 import socket
 import traceback
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,16 @@ def processor(device: torch.device) -> str:
     known += [f"{key} {cpu[key]}" for key in ("cpu family", "model") if key in cpu]
     chosen = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ]
     return ", ".join([*known, torch.backends.cpu.get_cpu_capability(), *chosen])
+
+
+def peak_memory_mib(world: World) -> float:
+    """The most that the rank which needed most has held so far: of its GPU's memory, in tensors; on
+    a CPU, resident. Collective."""
+    if world.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(world.device) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return float(max(world.gather(peak)))
 
 
 def _by_rank(values: Sequence[str]) -> str:

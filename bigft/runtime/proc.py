@@ -6,9 +6,13 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 PR_SET_PDEATHSIG = 1
 # Found now: a process that was just forked, of which another thread was loading a library, must not
@@ -47,6 +51,27 @@ class CpuTime:
     def __sub__(self, earlier: CpuTime) -> CpuTime:
         # A thread that has ended in between takes its seconds with it.
         return CpuTime(max(0.0, self.ran - earlier.ran), max(0.0, self.waited - earlier.waited))
+
+
+def start_python(
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    output: BinaryIO | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Python with these arguments: the leader of a process group, and killed when this process
+    dies. output: what it prints goes there; None: where this process prints."""
+    parent = os.getpid()
+    return subprocess.Popen(
+        [sys.executable, *words],
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=pass_fds,
+        process_group=0,  # Ctrl-C is passed on to ranks, and must not reach them twice
+        preexec_fn=lambda: die_with(parent),
+    )
 
 
 def die_with(parent: int) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bigft.config.metric_names import is_greater_better
 from bigft.config.sections import TrainConfig
 from bigft.training.checkpoint.state import TrainerState
 
@@ -24,7 +25,7 @@ class Judge:
         metric = (train.metric_for_best_model or "loss").removeprefix("eval_")
         greater = train.greater_is_better
         if greater is None:
-            greater = not metric.endswith("loss")
+            greater = is_greater_better(metric)
         return cls(metric, greater, train.early_stopping_patience)
 
     def judge(self, scores: Mapping[str, float], state: TrainerState) -> bool:

@@ -25,7 +25,7 @@ from bigft.models.heads.swap import base_model
 from bigft.models.layers import frozen_digest, head_names, num_values, trained_table
 from bigft.models.packed import check_packing
 from bigft.runtime.events import EventStream
-from bigft.runtime.machine import arithmetic
+from bigft.runtime.machine import arithmetic, peak_memory_mib
 from bigft.runtime.process_group import World
 from bigft.runtime.run_directory import RunDirectory
 from bigft.runtime.seeding import address
@@ -80,7 +80,11 @@ def fit(
         try:
             if not loop.run():
                 return None
-            results = {"train_runtime": time.monotonic() - started, **loop.results()}
+            results = {
+                "train_runtime": time.monotonic() - started,
+                "train_peak_memory_mib": peak_memory_mib(world),
+                **loop.results(),
+            }
             return rank.end(loop, results)
         finally:
             if world.size == 1:  # or others might be waited for

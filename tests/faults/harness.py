@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,7 +25,7 @@ from waiting import PATIENCE
 from bigft.runtime import environment
 from bigft.runtime.events import read_metrics
 from bigft.runtime.failpoints import LIST_VARIABLE, VARIABLE, failpoint
-from bigft.runtime.launcher import free_port
+from bigft.runtime.launcher import Launch, free_port
 
 Config = dict[str, Any]
 # What differs between two runs that did the same.
@@ -37,7 +37,7 @@ class Ranks:
 
     failpoints: what BIGFT_FAILPOINTS says on every rank.  places: a directory for the names of all
     failpoints that each rank passes; `Places.of` reads it.  seconds_per_fsync: of a slow disk.
-    cwd: the ranks' current directory.
+    cwd: the ranks' current directory.  launcher: more variables that they find.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Ranks:
         places: Path | None = None,
         seconds_per_fsync: float = 0.0,
         cwd: Path = Path(),
+        launcher: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = Path(config["train"]["output_dir"])
         scratch = self.directory.with_name(self.directory.name + ".launches")
@@ -59,8 +60,9 @@ class Ranks:
         port = free_port()
         self.processes: list[BaseProcess] = []
         for rank in range(num_ranks):
-            variables = environment.environment_for_rank(rank, num_ranks, port, num_ranks)
+            variables = Launch.local(num_ranks, rank, port).environment() | (launcher or {})
             variables |= {environment.SETTLED: "1", "DS_ACCELERATOR": "cpu", VARIABLE: failpoints}
+            variables["OMP_NUM_THREADS"] = "1"
             variables["BIGFT_CACHE"] = os.environ["BIGFT_CACHE"]
             if places is not None:
                 places.mkdir(exist_ok=True)
@@ -169,7 +171,7 @@ def logged_steps(config: Config) -> list[int]:
 
 
 def _untimed(record: dict[str, Any]) -> dict[str, Any]:
-    ends = ("runtime", "per_second")
+    ends = ("runtime", "per_second", "memory_mib")
     return {
         name: value
         for name, value in record.items()

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from faults.harness import Config, Ranks, finish, left_by, resumed
 
-from bigft.runtime import environment
 from bigft.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.distributed
@@ -61,33 +60,22 @@ def test_a_dead_run_is_taken_over_at_once(config: Config) -> None:
     assert run.read()["status"] == "finished"
 
 
-@pytest.fixture
-def job_started(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """`job_started(n)`: ranks started from now on are of Slurm job 77 in its n-th restart."""
-    of_launcher = environment.environment_for_rank
-
-    def start(restart_count: int) -> None:
-        slurm = {"SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": str(restart_count)}
-        monkeypatch.setattr(
-            environment, "environment_for_rank", lambda *place: of_launcher(*place) | slurm
-        )
-
-    return start
+def job(restart_count: int) -> dict[str, str]:
+    """What ranks of one Slurm job find in its n-th restart."""
+    return {"SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": str(restart_count)}
 
 
 @pytest.mark.parametrize(
     "cut_off_in", ["train.step=stop@4", "checkpoint.rename=stop@1"], ids=["step", "commit"]
 )
 def test_a_requeued_job_takes_over_and_the_node_that_was_cut_off_commits_nothing(
-    config: Config, job_started: Callable[[int], None], cut_off_in: str
+    config: Config, cut_off_in: str
 ) -> None:
     """As after a node failure: Slurm starts the job elsewhere, and the lost node comes back."""
     run = RunDirectory(config["train"]["output_dir"])
-    job_started(0)
-    with Ranks(config, 1, failpoints=cut_off_in) as lost:
+    with Ranks(config, 1, failpoints=cut_off_in, launcher=job(0)) as lost:
         lost.wait_until_held(0)
-        job_started(1)
-        finish(resumed(config), 1)
+        finish(resumed(config), 1, launcher=job(1))
         left, about, saved = left_by(config), run.read(), steps_saved(config)
         assert (about["status"], about["job_id"], about["restart_count"]) == ("finished", "77", 1)
         go_on(lost)
@@ -96,13 +84,9 @@ def test_a_requeued_job_takes_over_and_the_node_that_was_cut_off_commits_nothing
     assert (left_by(config), run.read(), steps_saved(config)) == (left, about, saved)
 
 
-def test_an_earlier_start_of_a_job_does_not_disturb_a_later_one(
-    config: Config, job_started: Callable[[int], None]
-) -> None:
-    job_started(1)
-    with Ranks(config, 1, failpoints="train.step=stop@2") as later:
+def test_an_earlier_start_of_a_job_does_not_disturb_a_later_one(config: Config) -> None:
+    with Ranks(config, 1, failpoints="train.step=stop@2", launcher=job(1)) as later:
         later.wait_until_held(0)
-        job_started(0)
-        with Ranks(resumed(config), 1) as earlier:
+        with Ranks(resumed(config), 1, launcher=job(0)) as earlier:
             assert earlier.wait() == [2]
         assert "(Slurm job 77, restart 1), which is running" in earlier.output()

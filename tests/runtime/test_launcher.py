@@ -12,7 +12,7 @@ import pytest
 from waiting import PATIENCE
 
 from bigft.config.errors import BadInput
-from bigft.runtime.environment import environment_for_rank, process_settings
+from bigft.runtime.environment import environment_of_ranks, process_settings
 from bigft.runtime.launcher import Launch, detect, free_port
 
 BY_LAUNCHER = {
@@ -170,13 +170,17 @@ def test_contradictions_are_refused_by_name(environ: dict[str, str], message: st
 
 
 def test_a_rank_of_our_own_recognises_itself() -> None:
-    launch = detect(environment_for_rank(1, 2, 4321, cores=8))
-    assert launch == Launch(1, 1, 2, 2, "127.0.0.1", 4321, "environment")
+    launch = Launch(1, 1, 2, 2, "127.0.0.1", 4321, "environment")
+    assert detect(Launch.local(2, 1, 4321).environment()) == launch
 
 
 @pytest.mark.parametrize(("cores", "world", "threads"), [(8, 2, "4"), (7, 2, "3"), (2, 4, "1")])
-def test_ranks_share_the_cores(cores: int, world: int, threads: str) -> None:
-    assert environment_for_rank(0, world, 1, cores)["OMP_NUM_THREADS"] == threads
+def test_ranks_share_the_cores(
+    cores: int, world: int, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert environment_of_ranks(world, {})["OMP_NUM_THREADS"] == threads
+    assert environment_of_ranks(world, {"OMP_NUM_THREADS": "17"})["OMP_NUM_THREADS"] == "17"
 
 
 def test_a_free_port_can_be_listened_on() -> None:

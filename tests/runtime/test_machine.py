@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from distributed.ranks import run_ranks
-from runtime.arithmetic import told_with_threads
+from runtime.arithmetic import peaks_of_a_large_rank, told_with_threads
 
 from bigft.runtime.machine import KERNEL_VARIABLES, processor
 
@@ -27,3 +27,10 @@ def test_a_cpu_is_told_with_what_chooses_its_kernels(monkeypatch: pytest.MonkeyP
     assert plain.endswith(f", {torch.backends.cpu.get_cpu_capability()}")
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     assert processor(torch.device("cpu")) == f"{plain}, MKL_CBWR=COMPATIBLE"
+
+
+@pytest.mark.distributed
+def test_the_memory_of_the_rank_that_needed_most_is_told_by_all() -> None:
+    (before, after), others = run_ranks(peaks_of_a_large_rank, 2)
+    assert others == (before, after)
+    assert 290 < after - before < 400  # 300 MiB, and holes of malloc

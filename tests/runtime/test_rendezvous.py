@@ -21,7 +21,6 @@ from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 from waiting import PATIENCE, wait_until
 
 from bigft.config.exit_codes import EXIT_RESUMABLE
-from bigft.runtime.environment import environment_for_rank
 from bigft.runtime.launcher import Launch, free_port
 from bigft.runtime.rendezvous import AGENT_LISTENS, gather, meet, reach
 from bigft.runtime.run_directory import RunDirectory
@@ -76,7 +75,8 @@ def test_a_run_whose_first_rank_waits_alone_stops_as_asked(
     file = tmp_path / "config.yaml"
     file.write_text(json.dumps(config))  # JSON is YAML
     port = free_port()
-    environment = os.environ | environment_for_rank(0, 2, port, 2) | {"DS_ACCELERATOR": "cpu"}
+    place = Launch.local(2, 0, port).environment()
+    environment = os.environ | place | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "bigft", "train", str(file)]
     with (tmp_path / "output").open("wb") as output:
         rank = subprocess.Popen(command, env=environment, stdout=output, stderr=output)

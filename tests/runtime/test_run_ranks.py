@@ -47,13 +47,18 @@ def environ(**more: str) -> dict[str, str]:
 # Source too, since a test has it run by a process of its own.
 RUN = {
     "spawned": """
-from bigft.runtime.local_ranks import run_ranks
+from bigft.runtime import local_ranks
+from bigft.runtime.environment import environment_of_ranks
+def run_ranks(argv, nproc, environ, log_file=None):
+    return local_ranks.run_ranks(argv, nproc, environment_of_ranks(nproc, environ), log_file)
 """,
     "forked": """
 from bigft.runtime import local_ranks
+from bigft.runtime.environment import environment_of_ranks
 from bigft.runtime.fork_server import ForkServer
 def run_ranks(argv, nproc, environ, log_file=None):
-    with ForkServer("forked", [], local_ranks.start_settings(nproc, environ)) as server:
+    environ = environment_of_ranks(nproc, environ)
+    with ForkServer("forked", [], environ) as server:
         return local_ranks.run_ranks(argv, nproc, environ, log_file, server)
 """,
 }

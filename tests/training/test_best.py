@@ -18,7 +18,10 @@ from bigft.training.checkpoint import TrainerState
         ({"metric_for_best_model": "f1"}, "f1", True),
         ({"metric_for_best_model": "eval_f1"}, "f1", True),
         ({"metric_for_best_model": "eval_loss"}, "loss", False),
-        ({"metric_for_best_model": "perplexity", "greater_is_better": False}, "perplexity", False),
+        ({"metric_for_best_model": "perplexity"}, "perplexity", False),
+        ({"metric_for_best_model": "calibration_error"}, "calibration_error", False),
+        ({"metric_for_best_model": "eval_mae"}, "mae", False),
+        ({"metric_for_best_model": "perplexity", "greater_is_better": True}, "perplexity", True),
         ({"metric_for_best_model": "loss", "greater_is_better": True}, "loss", True),
     ],
 )
