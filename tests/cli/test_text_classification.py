@@ -102,3 +102,32 @@ def test_pairs_are_answered_by_their_columns(
     (first, *_) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (first["text"], first["pair"]) == ("it is bad", "bad")
     assert first["label"] in ("0", "1")
+
+
+def test_an_adapter_answers_on_its_base_as_peft_loads_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tiny_model("bert", "AutoModel").save_pretrained("model")
+    letter_tokenizer().save_pretrained("model")
+    rows = [{"text": f"it is {WORDS[n % 4]}", "label": WORDS[n % 4]} for n in range(8)]
+    for name in ("train", "dev"):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("config.yaml").write_text(f"{CONFIG.format(options='')}adapt: {{method: lora}}\n")
+    assert main(["train", "config.yaml", "train.max_steps=3"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "run", "--text", "a fine bad"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    adapter = json.loads(Path("run/model/adapter_config.json").read_text())
+    assert adapter["task_type"] == "SEQ_CLS"
+    assert adapter["modules_to_save"] == ["classifier"]
+    base = AutoModelForSequenceClassification.from_pretrained("model", num_labels=4)
+    stock = PeftModel.from_pretrained(base, "run/model").eval()
+    inputs = AutoTokenizer.from_pretrained("run/model")("a fine bad", return_tensors="pt")
+    with torch.no_grad():
+        expected = stock(**inputs).logits.softmax(dim=-1)[0].sort(descending=True).values
+    ours = [each["score"] for each in answer["top"]]
+    assert ours == pytest.approx(expected.tolist(), abs=1e-5)
