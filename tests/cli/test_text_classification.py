@@ -123,7 +123,7 @@ def test_an_adapter_answers_on_its_base_as_peft_loads_it(
     answer = json.loads(capsys.readouterr().out)
     adapter = json.loads(Path("run/model/adapter_config.json").read_text())
     assert adapter["task_type"] == "SEQ_CLS"
-    assert adapter["modules_to_save"] == ["classifier"]
+    assert "classifier" in adapter["modules_to_save"]
     base = AutoModelForSequenceClassification.from_pretrained("model", num_labels=4)
     stock = PeftModel.from_pretrained(base, "run/model").eval()
     inputs = AutoTokenizer.from_pretrained("run/model")("a fine bad", return_tensors="pt")
