@@ -12,6 +12,7 @@ import pytest
 import yaml
 from configs.scenarios import train
 from distributed.ranks import run_ranks
+from tiny import letter_tokenizer, tiny_model
 from tiny_seq2seq import marian_tokenizer, tiny_seq2seq
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
@@ -44,6 +45,7 @@ REASONING = [
     {"question": "Ann has 2 pens and buys 3. How many?", "answer": "2 + 3 = 5\n#### 5"},
     {"question": "Bob eats 1 of 4 figs. How many are left?", "answer": "4 - 1 = 3\n#### 3"},
 ]
+INTENTS = [["is it here", "arrival"], ["pay it", "payment"], ["when is it here", "arrival"]]
 PAIRS = [("ab c", "你好"), ("bcd", "再见"), ("a b", "你好。"), ("abc", "再见。")]
 
 
@@ -56,6 +58,8 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if architecture == "marian":
             tokenizer = marian_tokenizer(directory / "pieces", model_max_length=512)
             model = tiny_seq2seq("marian", max_position_embeddings=512, vocab_size=len(tokenizer))
+        elif architecture == "bert":
+            tokenizer, model = letter_tokenizer(), tiny_model("bert", "AutoModel")
         else:
             tokenizer = AutoTokenizer.from_pretrained(REPOSITORY / "examples/tiny_llama")
             model = {
@@ -209,3 +213,39 @@ def test_tiny_llama(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert trainable(answer) == 1_262_720
     assert {"eval_exact_match", "test_exact_match"} <= set(answer["results"])
+
+
+def test_banking77(stand_in: Any, data: Path) -> None:
+    lines = ["text,category", *map(",".join, INTENTS * 2)]
+    (data / "intents.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    answer = run_of(
+        "banking77",
+        data,
+        model__model_name_or_path=stand_in("bert"),
+        data__train_file=data / "intents.csv",
+        data__test_file=data / "intents.csv",
+    )
+    assert {"test_accuracy", "test_macro_f1", "test_calibration_error"} <= set(answer["results"])
+
+
+def test_clinc150(stand_in: Any, data: Path) -> None:
+    file = data / "data_full.json"
+    foreign = [["a b", "oos"], ["c", "oos"]]
+    lists = {"train": INTENTS, "val": INTENTS, "test": INTENTS}
+    lists |= {"oos_train": foreign, "oos_val": foreign, "oos_test": foreign}
+    file.write_text(json.dumps(lists), encoding="utf-8")
+    parts = {"train": "train", "validation": "val", "test": "test"}
+    answer = run_of(
+        "clinc150",
+        data,
+        model__model_name_or_path=stand_in("bert"),
+        **{f"data__{split}_file": [f"{file}#{name}", f"{file}#oos_{name}"]
+           for split, name in parts.items()},
+    )  # fmt: skip
+    scores = {"in_scope_accuracy", "out_of_scope_recall", "out_of_scope_roc_auc"}
+    assert {f"{split}_{name}" for split in ("eval", "test") for name in scores} <= {
+        *answer["results"]
+    }
+    config = json.loads((data / "run/model/config.json").read_text())
+    assert config["id2label"] == {"0": "arrival", "1": "oos", "2": "payment"}
+    assert 0 < config["decision_threshold"] < 1
