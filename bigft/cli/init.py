@@ -64,7 +64,8 @@ def run(args: Namespace) -> int:
     if not paths:
         raise BadInput(Problem("bigft init", "no data is named", "name a file or a folder"))
     found = find_data(paths)
-    choice = choose(found, [task] if task else list(TASKS), given)
+    tasks = [task] if task else [name for name in TASKS if TASKS[name].start.by_data]
+    choice = choose(found, tasks, given)
     text = config_text(found, choice, given, _name(paths[0]), args.output)
     if args.output is None:
         print(text, end="")

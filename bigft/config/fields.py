@@ -64,6 +64,16 @@ def wherever_read(path: str) -> str:
     return str(pathlib.Path(path).absolute()) if exists else path
 
 
+RUN_FILE, RUN_MODEL = "run.json", "model"  # of a run directory
+
+
+def model_of_run(path: str) -> str:
+    """Of a run directory the directory of the model that the run leaves; any other path itself."""
+    is_run = os.path.isfile(os.path.join(path, RUN_FILE))
+    is_model = os.path.isfile(os.path.join(path, "config.json"))
+    return os.path.join(path, RUN_MODEL) if is_run and not is_model else path
+
+
 class Decides(Enum):
     """What an option of data or task decides, stated beside its type: `Annotated[bool, Decides.…]`.
 
@@ -98,6 +108,7 @@ Path = Annotated[
     AfterValidator(os.path.expanduser),
     PlainSerializer(_dumped_path),  # model_dump(context=…): what is made of every path
 ]
+ModelPath = Annotated[Path, AfterValidator(model_of_run)]
 Texts = Annotated[
     tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])
 ]

@@ -13,6 +13,7 @@ from bigft.config.fields import (
     Count,
     Decides,
     Fraction,
+    ModelPath,
     Path,
     Paths,
     Positive,
@@ -59,12 +60,12 @@ def _trackers(value: Any) -> Any:
 class ModelConfig(Section):
     """The pretrained model and its tokenizer."""
 
-    model_name_or_path: Path
-    """A directory, or the id of a model on the hub."""
+    model_name_or_path: ModelPath
+    """A directory, the id of a model on the hub, or the directory of a run, whose model is meant."""
     revision: str | None = None
     """Branch, tag or commit on the hub; null: the default branch."""
-    tokenizer_name: Path | None = None
-    """A tokenizer other than the model's own: a directory or a hub id."""
+    tokenizer_name: ModelPath | None = None
+    """A tokenizer other than the model's own: a directory, a hub id or a run's directory."""
     from_scratch: bool = False
     """Random weights of the model's architecture instead of the pretrained ones."""
     config_overrides: dict[str, JsonValue] = Field(default_factory=dict)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bigft.config.clash import Clash
-from bigft.config.sections import RunConfig
-from bigft.config.tasks import CausalLM, Generation, Seq2Seq, TextClassification
+from bigft.config.sections import DataConfig, RunConfig
+from bigft.config.tasks import CausalLM, Generation, MaskedLM, Seq2Seq, TextClassification
 
 
 def task_contradictions(config: RunConfig) -> Iterator[Clash]:
     task, data = config.task, config.data
     if isinstance(task, CausalLM):
         yield from _causal_lm(task)
+    if isinstance(task, MaskedLM):
+        yield from _masked_lm(task, data)
     for key, value in (("packing", data.packing), ("chat_template", data.chat_template)):
         if value and not isinstance(task, CausalLM):
             what = f"given, but task {task.name} has no use for it"
@@ -99,6 +101,19 @@ def _causal_lm(task: CausalLM) -> Iterator[Clash]:
             "given, but task.predict_with_generate is false: nothing is generated to compare",
             "set task.predict_with_generate to true",
         )
+
+
+def _masked_lm(task: MaskedLM, data: DataConfig) -> Iterator[Clash]:
+    if task.mask_replace_prob + task.random_replace_prob > 1:
+        yield Clash(
+            ("task.mask_replace_prob", "task.random_replace_prob"),
+            f"{task.mask_replace_prob:g} and task.random_replace_prob "
+            f"{task.random_replace_prob:g} are more than 1 together",
+            "what is left of 1 is the share of targets that the model sees as they are",
+        )
+    if data.label_column_name is not None:
+        what = f"given, but task {task.name} learns from texts alone"
+        yield Clash(("data.label_column_name", "task.name"), what, "leave it out")
 
 
 def _mixture(config: RunConfig) -> Iterator[Clash]:

@@ -140,8 +140,18 @@ class MaskedLM(Section):
     reads: ClassVar[Reads] = "masked-text"
     name: Literal["masked-lm"] = "masked-lm"
     """The task."""
+    line_by_line: bool = False
+    """Each text is a row, cut to max_seq_length; false: texts are joined, with separators, and cut
+    into full rows."""
+    masking: Literal["token", "whole_word"] = "token"
+    """What is masked together: nothing, or the tokens of a word; of a script without spaces a
+    character is one."""
     mlm_probability: Annotated[float, Field(gt=0, lt=1), Decides.BATCHES] = 0.15
-    """Share of the tokens that is masked."""
+    """Share of the tokens that are targets, drawn anew whenever a row is trained on."""
+    mask_replace_prob: Annotated[float, Field(ge=0, le=1), Decides.BATCHES] = 0.8
+    """Share of the targets that the model sees the mask token for."""
+    random_replace_prob: Annotated[float, Field(ge=0, le=1), Decides.BATCHES] = 0.1
+    """Share of the targets that it sees a random token for; the others it sees as they are."""
 
 
 class ImageClassification(Section):
@@ -174,7 +184,13 @@ _Options = Annotated[
     Field(discriminator="name"),
 ]
 TASK_NAMES = names(_Options, "name")
-AVAILABLE_TASKS = ("token-classification", "text-classification", "causal-lm", "seq2seq")
+AVAILABLE_TASKS = (
+    "token-classification",
+    "text-classification",
+    "causal-lm",
+    "seq2seq",
+    "masked-lm",
+)
 _Name = Annotated[str, WithJsonSchema({"enum": list(TASK_NAMES)})]
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from bigft.config.errors import BadInput, Problem, collect
 from bigft.data.cache import appearing
-from bigft.data.records import Record, Row
+from bigft.data.records import Note, Record, Row
 from bigft.data.split import (
     COLUMN_PREFIX,
     ArrowRows,
@@ -36,8 +36,11 @@ from bigft.data.split import (
 )
 from bigft.data.workers import map_in_order, num_cores
 
-Encode = Callable[[Iterable[Record]], Iterator[list[Row] | BadInput]]
-"""Of each record, in their order, its rows, or why it has none."""
+Encoded = Sequence[Row | Note] | BadInput
+"""Of a record its rows and what is to be said of it, or why it cannot be used."""
+Encode = Callable[[Iterable[Record]], Iterator[Encoded]]
+"""What is made of each record, in their order. A record may have no row: one that shares its rows
+with those before it."""
 
 # What comes first ends a part, so that its size is bounded whatever a record's is.
 RECORDS_PER_PART = 8192
@@ -65,7 +68,7 @@ RECORD_SCHEMA = pa.schema(
 def one_by_one(encode: Callable[[Record], list[Row]]) -> Encode:
     """What encodes a record and raises BadInput, as what encodes many."""
 
-    def encode_all(records: Iterable[Record]) -> Iterator[list[Row] | BadInput]:
+    def encode_all(records: Iterable[Record]) -> Iterator[Encoded]:
         for record in records:
             try:
                 yield encode(record)
@@ -177,7 +180,7 @@ def _encode_part(directory: Path, name: str, encode: Encode, part: _Part) -> lis
     return problems
 
 
-def _encoded(records: Iterable[Record], encode: Encode) -> Iterator[Row]:
+def _encoded(records: Iterable[Record], encode: Encode) -> Iterator[Row | Note]:
     """Raises BadInput with the first 20 problems, at the last of them or at its end."""
     problems: list[Problem] = []
     for rows in encode(records):
@@ -192,11 +195,14 @@ def _encoded(records: Iterable[Record], encode: Encode) -> Iterator[Row]:
         raise BadInput(problems)
 
 
-def _noted(rows: Iterable[Row], notes: dict[int, list[str]]) -> Iterator[Row]:
-    """The rows; their notes are appended to those of their records."""
-    for row in rows:
-        notes[row.record] += row.notes
-        yield row
+def _noted(encoded: Iterable[Row | Note], notes: dict[int, list[str]]) -> Iterator[Row]:
+    """The rows; notes are appended to those of their records."""
+    for each in encoded:
+        if isinstance(each, Note):
+            notes[each.record].append(each.text)
+        else:
+            notes[each.record] += each.notes
+            yield each
 
 
 def _row_batches(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:

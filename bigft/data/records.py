@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +66,13 @@ class Row:
     def samples(self) -> tuple[Row, ...]:
         """The rows that this one is packed from, or itself."""
         return self.parts or (self,)
+
+
+class Note(NamedTuple):
+    """What a user should know of a record that may have no row of its own, as `Row.notes`."""
+
+    record: int
+    text: str
 
 
 @dataclass(slots=True)

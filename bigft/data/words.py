@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Collection
 from functools import lru_cache
 
+import regex
+
 # No white space to Unicode, but nothing to read either: both separate words.
 INVISIBLE_SEPARATORS = "\u200b\ufeff"
 
@@ -18,6 +20,15 @@ SINGLE_RANGES = (
     (0x4E00, 0x9FFF),
     (0xF900, 0xFAFF),
     (0x20000, 0x323AF),
+)
+
+# Scripts without spaces between words, beside those of Chinese and Japanese, by ISO 15924.
+UNSPACED = (
+    *("Thai", "Laoo", "Khmr", "Mymr", "Tibt", "Tale", "Talu", "Lana", "Tavt", "Yiii"),
+    *("Java", "Bali"),
+)
+OF_UNSPACED = regex.compile(
+    "[" + "".join(rf"\p{{scx={script}}}" for script in ("Hani", "Hira", "Kana", *UNSPACED)) + "]"
 )
 
 
@@ -56,6 +67,23 @@ def within_word(text: str, offset: int) -> bool:
     have_capitals = all(side.lower() != side.upper() for side in sides)
     are_joined = all(_kind(side) == "letter" for side in sides)
     return are_joined and (have_capitals or all(map(str.isdigit, sides)))
+
+
+def words_meet(text: str, end: int, start: int) -> bool:
+    """Whether what ends at `end` and what begins at `start`, there or behind it, are two words for
+    sure: white space begins between them or with the latter, or one of the characters that meet is
+    of a script without spaces, and the latter is not joined to the former (a vowel sign)."""
+    if any(map(str.isspace, text[end : start + 1])):
+        return True
+    before, behind = text[start - 1 : start], text[start : start + 1]
+    if not before or not behind or _kind(behind) == "mark":
+        return False
+    return _is_unspaced(before) or _is_unspaced(behind)
+
+
+@lru_cache(maxsize=65536)
+def _is_unspaced(character: str) -> bool:
+    return OF_UNSPACED.match(character) is not None
 
 
 @lru_cache(maxsize=65536)

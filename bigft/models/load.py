@@ -11,7 +11,13 @@ from bigft.config.sections import ModelConfig
 from bigft.models.files import quantised_tensor, readers, weight_files
 from bigft.models.heads.labels import draw_anew, label_parameters, take_rows
 from bigft.models.layers import head_modules
-from bigft.models.refusals import incomplete, not_loaded, weights_not_loaded
+from bigft.models.refusals import (
+    check_is_there,
+    check_is_whole,
+    incomplete,
+    not_loaded,
+    weights_not_loaded,
+)
 from bigft.models.weights import check_fit
 from bigft.runtime.pointers import pointer_in
 
@@ -29,6 +35,7 @@ def load_model_config(model: ModelConfig, **options: Any) -> PretrainedConfig:
     from transformers import AutoConfig
 
     name = model.model_name_or_path
+    check_is_there("model.model_name_or_path", name)
     try:
         config = AutoConfig.from_pretrained(
             name, revision=model.revision, trust_remote_code=False, **options
@@ -99,6 +106,7 @@ def _load(
 
     from bigft.models.cpu_bf16 import avoid_broken_attention, keep_4bit_weights
 
+    check_is_whole(model)
     _check_not_quantised(model, config)
     _check_generation_config(model, config)
     avoid_broken_attention()

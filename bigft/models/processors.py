@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import ModelConfig
 from bigft.config.tasks import Reads
-from bigft.models.refusals import not_loaded
+from bigft.models.refusals import check_is_there, not_loaded
 from bigft.runtime.pointers import pointer_in
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def _load_image_processor(model: ModelConfig) -> BaseImageProcessor:
     from transformers import AutoImageProcessor
 
     name = model.model_name_or_path
+    check_is_there("model.model_name_or_path", name)
     try:
         processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(
             name, revision=model.revision, trust_remote_code=False
@@ -98,6 +99,7 @@ def load_tokenizer(model: ModelConfig, reads: Reads = "words") -> PreTrainedToke
     needs = NEEDS[reads]
     name = model.tokenizer_name or model.model_name_or_path
     key = "model.tokenizer_name" if model.tokenizer_name else "model.model_name_or_path"
+    check_is_there(key, name)
     options = {"add_prefix_space": True} if needs.words else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem, reason
+from bigft.config.fields import RUN_FILE, RUN_MODEL
 from bigft.config.sections import ModelConfig
 from bigft.models.files import missing_parts, weight_files
 from bigft.runtime.pointers import Pointer, pointer_in
@@ -35,9 +36,8 @@ def not_loaded(key: str, name: str, error: Exception) -> BadInput:
         file, pointer = found
         what = f"{file} in {name!r} is a pointer of {pointer.tool}, not the file itself"
         fix = f"fetch it (git -C {name} {pointer.fetch}), or give the hub id"
-    elif Path(name, "adapter_config.json").is_file():
-        what = f"{name!r} is an adapter of peft, not a model"
-        fix = "name its base; base_model_name_or_path in adapter_config.json says which"
+    elif adapter := _adapter(name):
+        what, fix = adapter
     elif Path(name).is_dir() and list(Path(name).glob("pytorch_model*.bin")):
         what = f"the weights in {name!r} are pytorch_model.bin, a pickle, which may run code"
         fix = "load it where you trust it and save_pretrained it: that writes model.safetensors"
@@ -53,6 +53,39 @@ def not_loaded(key: str, name: str, error: Exception) -> BadInput:
         if near := get_close_matches(Path(name).name, beside, n=1):
             fix = f"did you mean the directory {Path(name).parent / near[0]}? or {fix}"
     return BadInput(Problem(key, what, fix))
+
+
+def check_is_there(key: str, name: str) -> None:
+    """Raises BadInput for the model of a run that has left none yet."""
+    if (run := _run_of(name)) and not Path(name).is_dir():
+        what = f"the run {run} has left no {RUN_MODEL}/ yet"
+        fix = f"let it finish (`bigft status {run}` says how it stands), or name another model"
+        raise BadInput(Problem(key, what, fix))
+
+
+def check_is_whole(model: ModelConfig) -> None:
+    """Raises BadInput for an adapter where weights are wanted: transformers would go and look for
+    its base."""
+    if not model.from_scratch and (adapter := _adapter(model.model_name_or_path)):
+        raise BadInput(Problem(KEY, *adapter))
+
+
+def _adapter(name: str) -> tuple[str, str] | None:
+    """What is wrong with an adapter as a model, and how to fix it; None: it is none."""
+    if not Path(name, "adapter_config.json").is_file():
+        return None
+    if run := _run_of(name):
+        what = f"the run {run} left an adapter, not a whole model"
+        return what, f"merge it into its base, `bigft export {run} --merge`, and name {run}/merged"
+    fix = "name its base; base_model_name_or_path in adapter_config.json says which"
+    return f"{name!r} is an adapter of peft, not a model", fix
+
+
+def _run_of(name: str) -> Path | None:
+    """The run directory whose model it is."""
+    place = Path(name)
+    is_of_run = place.name == RUN_MODEL and (place.parent / RUN_FILE).is_file()
+    return place.parent if is_of_run else None
 
 
 def weights_not_loaded(model: ModelConfig, error: Exception, skeleton: Any) -> BadInput:

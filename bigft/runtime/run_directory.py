@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bigft.config.errors import BadInput, Problem
+from bigft.config.fields import RUN_FILE, RUN_MODEL
 from bigft.runtime.events import read_metrics, strict_json
 from bigft.runtime.local_ranks import Ended
 from bigft.runtime.lock import Holder, Lock, LockLost
@@ -29,11 +30,11 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.yaml"
-        self.run_file = self.path / "run.json"
+        self.run_file = self.path / RUN_FILE
         self.metrics_file = self.path / "metrics.jsonl"
         self.results_file = self.path / "all_results.json"
         self.logs = self.path / "logs"
-        self.model = self.path / "model"
+        self.model = self.path / RUN_MODEL
         self._lock = Lock(self.path)
 
     def log_file(self, rank: int) -> Path:

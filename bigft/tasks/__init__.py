@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bigft.tasks.causal_lm import CausalLM
+from bigft.tasks.masked_lm import MaskedLM
 from bigft.tasks.protocol import Task
 from bigft.tasks.seq2seq import Seq2Seq
 from bigft.tasks.text_classification import TextClassification
@@ -13,4 +14,5 @@ TASKS: dict[str, type[Task]] = {
     "text-classification": TextClassification,
     "causal-lm": CausalLM,
     "seq2seq": Seq2Seq,
+    "masked-lm": MaskedLM,
 }

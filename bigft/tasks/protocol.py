@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 
 from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
-from bigft.data.prepare import one_by_one
+from bigft.data.prepare import Encoded, one_by_one
 from bigft.data.records import Batch, Record, Row
 from bigft.data.split import PreparedSplit
 from bigft.data.tag_spellings import Tagging
@@ -73,12 +73,14 @@ class Start(NamedTuple):
     guesses: (paths, format, records) -> the ways in which the task may read a file (of parallel
         text a pair), the likeliest first. records: its first ones; columns without names are called
         "0", "1", ...
+    by_data: whether data tells that the task is meant; one that reads any text is to be named.
     """
 
     wants: str
     model: str
     of_model: str
     guesses: Callable[[Sequence[str], str, Sequence[Record]], Iterator[Guess]]
+    by_data: bool = True
 
 
 class Loss(NamedTuple):
@@ -193,8 +195,9 @@ class Task(Protocol):
         """The record's windows. Raises BadInput, naming file and line, if it cannot be used."""
         ...
 
-    def encode_all(self, records: Iterable[Record]) -> Iterator[list[Row] | BadInput]:
-        """Of each record its rows, or what `encode` raises. A task may work on several at once."""
+    def encode_all(self, records: Iterable[Record]) -> Iterator[Encoded]:
+        """Of each record its rows, or what `encode` raises. A task may work on several at once, and
+        put them into rows that they share: each row belongs to the record that begins it."""
         return one_by_one(self.encode)(records)
 
     def collate(self, rows: Sequence[Row]) -> Batch:

@@ -51,7 +51,8 @@ def attach_lm_head(
     fused: `bigft.ops.linear_cross_entropy` takes the hidden state that the last layer is given, in
         training and in evaluation; logits of all rows never exist. A forward raises CannotFuse
         where that is not possible.
-    labels_BT: int64, already shifted: labels_BT[b, t] is the target of position t; -100 is none.
+    labels_BT: int64, aligned: labels_BT[b, t] is what position t predicts (of a causal model the
+        next token: it is shifted already; of a masked one the token in its place); -100 is none.
     target_rows_M: int64, the rows of the flattened labels that are targets, where they are known.
     label_smoothing: in [0, 1), in training.  z_loss: the factor of lse^2, >= 0.
     """

@@ -40,7 +40,7 @@ from bigft.tasks.protocol import (
     Task,
 )
 from bigft.tasks.round_trip import RoundTrip
-from bigft.tasks.scores.language_model import LanguageModelMetric, compiled
+from bigft.tasks.scores.language_model import LanguageModelMetric, compiled, target_sums
 from bigft.tasks.text_rows import input_ids, labels, text_row
 
 if TYPE_CHECKING:
@@ -165,17 +165,8 @@ class CausalLM(Task):
     # -- predictions --------------------------------------------------------------------------
 
     def predict(self, engine: Any, batch: Batch) -> Predicted:
-        import torch
-
         output = self._forward(engine, batch, 1.0)
-        targets_BT = batch.labels != IGNORE_INDEX
-        right_BT = targets_BT & (output.predictions_BT == batch.labels)
-        sums = [output.loss_BT, targets_BT, right_BT]
-        numbers_B3 = torch.stack([each.double().sum(dim=1) for each in sums], dim=1).tolist()
-        parts: list[Prediction] = [
-            {"loss": loss, "targets": int(targets), "correct": int(right)}
-            for loss, targets, right in numbers_B3
-        ]
+        parts = target_sums(output, batch.labels)
         if self._options.predict_with_generate:
             for part, answer in zip(parts, self.answer(engine, batch), strict=True):
                 part |= answer

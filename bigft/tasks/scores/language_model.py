@@ -5,13 +5,33 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bigft.config.errors import BadInput, Problem
-from bigft.data.records import Record
+from bigft.data.records import IGNORE_INDEX, Record
 from bigft.tasks.protocol import Prediction
 
+if TYPE_CHECKING:
+    import torch
+
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+def target_sums(output: Any, labels_BT: torch.Tensor) -> list[Prediction]:
+    """For each row what LanguageModelMetric reads: `loss`, `targets` and `correct`.
+
+    output: an LMHeadOutput of the labels, in evaluation.
+    """
+    import torch
+
+    targets_BT = labels_BT != IGNORE_INDEX
+    right_BT = targets_BT & (output.predictions_BT == labels_BT)
+    sums = [output.loss_BT, targets_BT, right_BT]
+    numbers_B3 = torch.stack([each.double().sum(dim=1) for each in sums], dim=1).tolist()
+    return [
+        {"loss": loss, "targets": int(targets), "correct": int(right)}
+        for loss, targets, right in numbers_B3
+    ]
 
 
 class LanguageModelMetric:
@@ -27,6 +47,11 @@ class LanguageModelMetric:
         self._pattern = pattern
         self._loss = 0.0
         self._targets = self._correct = self._answers = self._matches = 0
+
+    @property
+    def targets(self) -> int:
+        """That were predicted so far."""
+        return self._targets
 
     def update(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> None:
         for prediction in predictions:

@@ -14,12 +14,9 @@ import regex
 from langcodes import Language
 from langcodes.tag_parser import LanguageTagError
 
+from bigft.data.words import UNSPACED
+
 NO_REGION = "XX"  # of fairseq's codes: en_XX
-# Scripts without spaces between words, beside those of Chinese and Japanese.
-UNSPACED = (
-    *("Thai", "Laoo", "Khmr", "Mymr", "Tibt", "Tale", "Talu", "Lana", "Tavt", "Yiii"),
-    *("Java", "Bali"),
-)
 # What tells a script, by ISO 15924. In their order, for Japanese and Korean hold Han too.
 MARKS = {
     "Jpan": regex.compile(r"[\p{Script=Hiragana}\p{Script=Katakana}]"),

@@ -1,0 +1,158 @@
+"""Masked language models: masks, losses and weights are the same on every layout of ranks, and a
+run that was killed is the run that was not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed.ranks import run_ranks
+from distributed.scenarios import train
+from faults.harness import Ranks, assert_same, finish, left_by, logged_steps, resumed
+from safetensors.torch import load_file
+
+from bigft.config.sections import RunConfig
+from bigft.runtime.seeding import address
+from bigft.training.inputs import prepare
+
+pytestmark = pytest.mark.distributed
+
+LAYOUTS = {"1x8": (1, 8), "1x2x4": (1, 2), "2x2x2": (2, 2), "4x2": (4, 2)}
+WORDS = [f"word{number}" for number in range(60)]
+# Words of each line: of some, no word is masked.
+LENGTHS = [1, 40, 2, 1, 30, 3, 1, 1, 17, 2, 5, 1, 38, 1, 1, 9, 2, 25, 1, 4, 1, 33, 2, 1, 12, 1, 6]
+BLOCKS = {"masking": "whole_word", "mlm_probability": 0.3}
+LINES = {"line_by_line": True, "masking": "token", "mlm_probability": 0.15}
+# By layout: stages of lines, stages of blocks.
+CELLS = {
+    "1x8": ((0, 2), (0,)),
+    "1x2x4": ((1, 3), (2,)),
+    "2x2x2": ((0, 2, 3), (1,)),
+    "4x2": ((1, 3), (0, 2)),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A BERT of two layers without dropout, and lines of very different lengths."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    monkeypatch.setenv("BIGFT_CACHE", str(tmp_path / "cache"))
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    tokenizer = Tokenizer(
+        models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    kinds = ("pad", "unk", "cls", "sep", "mask")
+    specials = {f"{kind}_token": f"[{kind.upper()}]" for kind in kinds}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=64, **specials
+    ).save_pretrained(tmp_path / "model")
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+    config = BertConfig(len(names), hidden_size=32, intermediate_size=64, **shape)
+    BertForMaskedLM(config).save_pretrained(tmp_path / "model")
+    source = random.Random(0)
+    lines = [" ".join(source.choices(WORDS, k=length)) + "\n" for length in LENGTHS]
+    (tmp_path / "lines.txt").write_text("".join(lines))
+    return tmp_path
+
+
+def config(place: Path, name: str, task: dict[str, Any], **train_keys: Any) -> dict[str, Any]:
+    files = [str(place / "lines.txt")]
+    return {
+        "task": {"name": "masked-lm", **task},
+        "model": {"model_name_or_path": str(place / "model"), "dropout": 0.0},
+        "data": {"train_file": files, "validation_file": files, "max_seq_length": 48},
+        "optim": {"learning_rate": 1e-3, "adam_epsilon": 1e-5},
+        "parallel": {"zero_stage": 0},
+        "train": {
+            "output_dir": str(place / name),
+            "num_train_epochs": 2.0,
+            "global_batch_size": 8,
+            "per_device_eval_batch_size": 4,
+            "logging_steps": 1,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            **train_keys,
+        },
+    }
+
+
+def weights(place: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(place / name / "model" / "model.safetensors")
+
+
+def test_layouts_and_stages_draw_the_same_masks_and_train_the_same(place: Path) -> None:
+    references: dict[str, tuple[str, Any, Any]] = {}
+    for layout, (ranks, micro) in LAYOUTS.items():
+        configs, names = [], []
+        for kind, task, stages in zip(("lines", "blocks"), (LINES, BLOCKS), CELLS[layout]):
+            for stage in stages:
+                names.append((f"{kind}-{layout}-zero{stage}", kind))
+                keys = {"per_device_train_batch_size": micro}
+                one = config(place, names[-1][0], task, **keys)
+                configs.append(one | {"parallel": {"zero_stage": stage}})
+        for (name, kind), (events, results) in zip(
+            names, run_ranks(train, ranks, configs)[0], strict=True
+        ):
+            steps = [event for event in events if event["event"] == "log"]
+            reference, first, expected = references.setdefault(kind, (name, steps, results))
+            for ours, theirs in zip(steps, first, strict=True):
+                # The same masks: as many targets in each step, and the same loss of them.
+                assert ours["num_targets"] == theirs["num_targets"], name
+                assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5), name
+            for score in ("eval_loss", "eval_perplexity", "eval_masked_lm_accuracy"):
+                assert results[score] == pytest.approx(expected[score], rel=1e-5), (name, score)
+            theirs_by_name = weights(place, reference)
+            for key, tensor in weights(place, name).items():
+                if not key.endswith("key.bias"):  # whose gradient is rounding noise
+                    error = (tensor - theirs_by_name[key]).norm() / theirs_by_name[key].norm()
+                    assert error <= 1e-5, (name, key)
+    for kind, (_, steps, _) in references.items():
+        counts = [step["num_targets"] for step in steps]
+        assert len({*counts}) > 2, kind  # they are drawn, and anew in the second epoch
+
+
+def test_of_some_rows_no_token_is_masked_and_the_counts_are_exact(place: Path) -> None:
+    """Or the test above would not see how such rows are counted."""
+    run = prepare(RunConfig.model_validate(config(place, "unused", LINES)))
+    rows = [run.splits["train"].row(number) for number in range(len(LENGTHS))]
+    drawn = [
+        run.task.collate([replace(row, draw=address(42, "row", 0, number, 0))]).num_targets
+        for number, row in enumerate(rows)
+    ]
+    assert drawn.count(0) > 5
+    assert all(count <= row.num_targets for count, row in zip(drawn, rows, strict=True))
+
+
+def test_a_run_that_is_killed_is_the_run_that_was_not_to_the_last_bit(place: Path) -> None:
+    def run(name: str) -> dict[str, Any]:
+        keys = {
+            "eval_strategy": "steps",
+            "eval_steps": 3,
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "per_device_train_batch_size": 1,
+            "logging_steps": 3,
+            "global_batch_size": 4,
+            "max_steps": 10,
+        }
+        one = config(place, name, LINES | {"masking": "whole_word"}, **keys)
+        one["model"]["dropout"] = 0.1
+        return one | {"parallel": {"zero_stage": 2}}
+
+    finish(run("whole"))
+    with Ranks(run("killed"), failpoints="train.step=kill@8") as ranks:
+        assert ranks.wait() == [-9, -9], ranks.output()
+    finish(resumed(run("killed")))
+    assert_same(left_by(run("killed")), left_by(run("whole")))
+    assert logged_steps(run("killed")) == [3, 6, 9, 10]
