@@ -111,6 +111,12 @@ def _masked_lm(task: MaskedLM, data: DataConfig) -> Iterator[Clash]:
             f"{task.random_replace_prob:g} are more than 1 together",
             "what is left of 1 is the share of targets that the model sees as they are",
         )
+    if task.next_sentence_prediction and task.line_by_line:
+        yield Clash(
+            ("task.line_by_line", "task.next_sentence_prediction"),
+            "true, but task.next_sentence_prediction makes pairs of what several lines hold",
+            "set one of them to false",
+        )
     if data.label_column_name is not None:
         what = f"given, but task {task.name} learns from texts alone"
         yield Clash(("data.label_column_name", "task.name"), what, "leave it out")

@@ -152,6 +152,9 @@ class MaskedLM(Section):
     """Share of the targets that the model sees the mask token for."""
     random_replace_prob: Annotated[float, Field(ge=0, le=1), Decides.BATCHES] = 0.1
     """Share of the targets that it sees a random token for; the others it sees as they are."""
+    next_sentence_prediction: bool = False
+    """Rows are pairs of runs of sentences, one a line of a document, and the model also learns
+    whether the second follows the first: for models with that head, as BERT."""
 
 
 class ImageClassification(Section):

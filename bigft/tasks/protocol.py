@@ -165,7 +165,8 @@ class Task(Protocol):
     A task inherits it, so that what is no concern of its own says nothing.
 
     labels: class names by id; [] where the task has none.
-    auto_class: the name of transformers' Auto class that the task trains.
+    auto_class: the name of transformers' Auto class that the task trains: the class's, or where
+        options decide the instance's.
     facts: names of what `read` finds in the training data beside the labels. `model_options` puts
         it into the model's config, where those find it who have the model alone.
     unit: what the length of a row counts.
@@ -175,7 +176,7 @@ class Task(Protocol):
     facts: ClassVar[tuple[str, ...]] = ()
     unit: ClassVar[str] = "tokens"
     labels: list[str]
-    auto_class: ClassVar[str]
+    auto_class: str
     start: ClassVar[Start]
 
     def __init__(self, setting: Setting) -> None:

@@ -109,7 +109,7 @@ class Trained:
         if has_adapter:
             model: Any = on_its_base(config, task, place)
         else:
-            model = load_model(exported, exported_config, task_class.auto_class, dtype="auto")
+            model = load_model(exported, exported_config, task.auto_class, dtype="auto")
         task.attach_head(model)
         if model.dtype == torch.bfloat16 and emulates_bf16(device):
             multiply_in_fp32(model)

@@ -84,7 +84,7 @@ def test_a_record_that_cannot_be_used_may_be_dropped(notes: Callable[..., list[s
          "command line: data.packing=true: given, but task masked-lm has no use for it; leave it "
          "out, or train a causal-lm"),
         (["data.max_seq_length=2"],
-         "command line: data.max_seq_length=2: 2 tokens, of which 2 are special; give more"),
+         "command line: data.max_seq_length=2: 2 tokens, of which 2 are special; give 3 or more"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_had(refused: Refused, overrides: list[str], answer: str) -> None:

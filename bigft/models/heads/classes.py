@@ -120,7 +120,7 @@ class ClassHead(FusedHead):
             )
 
         with forward_as(dropout, keep):
-            loss, result = self.answer(operator, inputs)
+            loss, result, _ = self.answer(operator, inputs)
         assert result.loss_N is not None
         assert result.predictions_N is not None
         return FusedAnswer(loss, result.loss_N.sum(), result.predictions_N)

@@ -91,12 +91,31 @@ class LMHead(FusedHead):
     ) -> Any:
         if labels_BT is None:
             return self.stock_forward(**inputs)
+        return self.of_tokens(labels_BT, scale, target_rows_M, inputs)[0]
+
+    def of_tokens(
+        self,
+        labels_BT: torch.Tensor,
+        scale: float,
+        target_rows_M: torch.Tensor | None,
+        inputs: dict[str, Any],
+    ) -> tuple[LMHeadOutput, Any]:
+        """What is asked of the tokens, and the model's own output, where the head is fused without
+        logits."""
         if self.fused:
             return self._fused(labels_BT, scale, target_rows_M, inputs)
         return self._stock(labels_BT, scale, inputs)
 
-    def _stock(self, labels_BT: torch.Tensor, scale: float, inputs: dict[str, Any]) -> LMHeadOutput:
-        logits_BTV = self.stock_forward(**inputs).logits.float()
+    def logits(self, output: Any) -> torch.Tensor:
+        """Those of the tokens, of the model's own output."""
+        logits_BTV: torch.Tensor = output.logits
+        return logits_BTV
+
+    def _stock(
+        self, labels_BT: torch.Tensor, scale: float, inputs: dict[str, Any]
+    ) -> tuple[LMHeadOutput, Any]:
+        output = self.stock_forward(**inputs)
+        logits_BTV = self.logits(output).float()
         logits_BTV = logits_BTV[:, -labels_BT.shape[1] :]  # behind an adapter's virtual tokens
         logits_NV, labels_N = logits_BTV.flatten(0, 1), labels_BT.flatten().long()
         loss_N = F.cross_entropy(
@@ -111,7 +130,8 @@ class LMHead(FusedHead):
             best_N = logits_NV.argmax(dim=-1).where(is_target_N, -1)
             predictions_BT = best_N.view_as(labels_BT)
         loss_BT = loss_N.detach().view_as(labels_BT)
-        return LMHeadOutput(loss_sum * scale, loss_sum.detach(), loss_BT, predictions_BT)
+        answer = LMHeadOutput(loss_sum * scale, loss_sum.detach(), loss_BT, predictions_BT)
+        return answer, output
 
     def _fused(
         self,
@@ -119,7 +139,7 @@ class LMHead(FusedHead):
         scale: float,
         target_rows_M: torch.Tensor | None,
         inputs: dict[str, Any],
-    ) -> LMHeadOutput:
+    ) -> tuple[LMHeadOutput, Any]:
         linear = self.linear
 
         def operator(hidden_BTH: torch.Tensor) -> ops.LinearCrossEntropy:
@@ -142,12 +162,12 @@ class LMHead(FusedHead):
                 predictions=not self.trains,
             )
 
-        loss, result = self.answer(operator, inputs)
+        loss, result, output = self.answer(operator, inputs)
         loss_BT = result.loss_N.view_as(labels_BT)
         predictions_BT = None
         if result.predictions_N is not None:
             predictions_BT = result.predictions_N.view_as(labels_BT)
-        return LMHeadOutput(loss, loss_BT.sum(), loss_BT, predictions_BT)
+        return LMHeadOutput(loss, loss_BT.sum(), loss_BT, predictions_BT), output
 
 
 def logit_changes(config: PretrainedConfig) -> tuple[float, float]:

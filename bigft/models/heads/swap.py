@@ -74,12 +74,13 @@ class FusedHead(Head):
 
     def answer(
         self, operator: Callable[[torch.Tensor], Result], inputs: dict[str, Any]
-    ) -> tuple[torch.Tensor, Result]:
-        """The loss to call backward on, and what `operator` made of the linear layer's input.
+    ) -> tuple[torch.Tensor, Result, Any]:
+        """The loss to call backward on, what `operator` made of the linear layer's input, and the
+        model's output.
 
         The layer is called as the module it is, so that ZeRO-3's hooks gather its weight; the loss
-        is taken behind them, so that they are on its graph. What the model goes on to do with it
-        is dropped.
+        is taken behind them, so that they are on its graph. In the output it stands in the place of
+        the logits.
         """
         results: list[Result] = []
         losses: list[torch.Tensor] = []
@@ -92,12 +93,12 @@ class FusedHead(Head):
         hook = linear.register_forward_hook(lambda module, args, output: losses.append(output))
         try:
             with forward_as(linear, forward):
-                self.stock_forward(**inputs)
+                output = self.stock_forward(**inputs)
         finally:
             hook.remove()
         if len(losses) != 1:
             raise CannotFuse(f"the model calls its last layer {len(losses)} times")
-        return losses[0], results[0]
+        return losses[0], results[0], output
 
 
 def base_model(model: Any) -> Any:

@@ -39,3 +39,40 @@ class MaskedLMMetric:
     def report(self) -> str:
         scores = "  ".join(f"{name} {value:.4f}" for name, value in self.compute().items())
         return f"{scores}  ({self._tokens.targets:,} masked tokens)"
+
+
+class PretrainingMetric(MaskedLMMetric):
+    """The same, and of pairs the loss and the share that is told rightly.
+
+    Reads `pairs`, `pair_loss` (a sum) and `pairs_correct` of predictions too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pairs = self._correct = 0
+        self._loss = 0.0
+
+    def update(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> None:
+        super().update(predictions, records)
+        for prediction in predictions:
+            self._pairs += prediction["pairs"]
+            self._correct += prediction["pairs_correct"]
+            self._loss += prediction["pair_loss"]
+
+    def state(self) -> dict[str, Any]:
+        own = {"pairs": self._pairs, "pairs_correct": self._correct, "pair_loss": self._loss}
+        return super().state() | own
+
+    def merge(self, state: dict[str, Any]) -> None:
+        super().merge(state)
+        self._pairs += state["pairs"]
+        self._correct += state["pairs_correct"]
+        self._loss += state["pair_loss"]
+
+    def compute(self) -> dict[str, float]:
+        """next_sentence_loss and next_sentence_accuracy besides."""
+        pairs = max(self._pairs, 1)
+        return super().compute() | {
+            "next_sentence_loss": self._loss / pairs,
+            "next_sentence_accuracy": self._correct / pairs,
+        }

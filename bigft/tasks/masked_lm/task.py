@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import MaskedLM as Options
-from bigft.data.records import IGNORE_INDEX, Batch, Note, Record, Row
+from bigft.data.prepare import Encoded
+from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import stream_splits
 from bigft.data.split import PreparedSplit
-from bigft.tasks.masked_lm.encoder import Encoder
+from bigft.tasks.masked_lm.encoder import Encoder, JoinedEncoder, PairEncoder
 from bigft.tasks.masked_lm.fields import column, texts
 from bigft.tasks.masked_lm.masking import Ids, Masking, masked
-from bigft.tasks.masked_lm.metric import MaskedLMMetric
+from bigft.tasks.masked_lm.metric import MaskedLMMetric, PretrainingMetric
 from bigft.tasks.masked_lm.start import START
 from bigft.tasks.protocol import (
     Loss,
@@ -48,7 +51,12 @@ class MaskedLM(Task):
         self.labels: list[str] = []
         self._config, self._options = config, config.task
         self._tokenizer = tokenizer
-        self._encoder = Encoder(tokenizer, self._options, setting.limit)
+        self._of_pairs = self._options.next_sentence_prediction
+        if self._of_pairs:
+            self.auto_class = "AutoModelForPreTraining"
+        kind = JoinedEncoder if not self._options.line_by_line else Encoder
+        kind = PairEncoder if self._of_pairs else kind
+        self._encoder = kind(tokenizer, self._options, setting.limit)
         special, known = set(tokenizer.all_special_ids), tokenizer.get_vocab().values()
         self._special_ids = np.array(sorted(special))
         self._masking = Masking(
@@ -65,27 +73,42 @@ class MaskedLM(Task):
     def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
         """All splits the config names as streams of {"text"}; no labels."""
         data, notes = config.data, (reading or Reading()).notes
-        streams = stream_splits(data, config.task.reads, columns=frozenset({column(data)}))
+        streams = stream_splits(data, config.task.reads, columns=frozenset({column(config)}))
         splits: dict[str, Iterable[Record]] = {
-            split: texts(records, data, split, notes) for split, records in streams.items()
+            split: texts(records, config, split, notes) for split, records in streams.items()
         }
         return Read(splits, [])
 
     def encode(self, record: Record) -> list[Row]:
         (encoded,) = self.encode_all([record])
+        if isinstance(encoded, BadInput):
+            raise encoded
         return [row for row in encoded if isinstance(row, Row)]
 
-    def encode_all(self, records: Iterable[Record]) -> Iterator[Sequence[Row | Note]]:
+    def encode_all(self, records: Iterable[Record]) -> Iterator[Encoded]:
         return self._encoder.encode(records)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        pairs = [self._masked(row) for row in rows]
-        ids, labels = ([pair[side].tolist() for pair in pairs] for side in (0, 1))
+        drawn = [self._masked(row) for row in rows]
+        ids, labels = ([pair[side].tolist() for pair in drawn] for side in (0, 1))
         inputs = {
             "input_ids": padded(ids, self._tokenizer.pad_token_id),
             "attention_mask": attention_mask(ids),
         }
-        return text_batch(rows, inputs, padded(labels, IGNORE_INDEX))
+        if self._of_pairs:
+            inputs["token_type_ids"] = padded([_segments(row) for row in rows], 0)
+        batch = text_batch(rows, inputs, padded(labels, IGNORE_INDEX))
+        return self._with_pairs(batch) if self._of_pairs else batch
+
+    def _with_pairs(self, batch: Batch) -> Batch:
+        """The batch as `attach_pretraining_head` wants it. It counts the masked tokens alone; a
+        pair weighs as many of them as its row has on average (docs/numerics.md)."""
+        import torch
+
+        labels_B1 = torch.tensor([row.columns["next_sentence_label"] for row in batch.rows])
+        weights = [self._options.mlm_probability * row.num_targets for row in batch.rows]
+        batch.inputs["next_sentence_weight_B"] = torch.tensor(weights)
+        return replace(batch, labels=torch.cat([labels_B1, batch.labels], dim=1))
 
     def _masked(self, row: Row) -> tuple[Ids, Ids]:
         """(input_ids_T, labels_T), as the row's draw has them."""
@@ -113,11 +136,21 @@ class MaskedLM(Task):
 
     def attach_head(self, model: PreTrainedModel) -> None:
         from bigft.models.heads.lm import attach_lm_head
+        from bigft.models.heads.pretraining import attach_pretraining_head, predicts_next_sentence
+        from bigft.models.heads.swap import base_model
 
-        attach_lm_head(model, label_smoothing=self._config.optim.label_smoothing_factor)
+        smoothing = self._config.optim.label_smoothing_factor
+        if not self._of_pairs:
+            attach_lm_head(model, label_smoothing=smoothing)
+            return
+        if not predicts_next_sentence(model):
+            what = f"true, but {type(base_model(model)).__name__} has no head for it"
+            fix = "set it to false, or choose a model that has one (BERT, MegatronBERT, ERNIE, FNet)"
+            raise BadInput(Problem("task.next_sentence_prediction", what, fix))
+        attach_pretraining_head(model, label_smoothing=smoothing)
 
     def uniform_loss(self) -> float:
-        return math.log(len(self._tokenizer))
+        return math.log(len(self._tokenizer)) + self._of_pairs * math.log(2)
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         output = self._forward(engine, batch, scale)
@@ -132,10 +165,23 @@ class MaskedLM(Task):
 
     def predict(self, engine: Any, batch: Batch) -> Predicted:
         output = self._forward(engine, batch, 1.0)
-        return Predicted(output.loss_sum, target_sums(output, batch.labels))
+        if not self._of_pairs:
+            return Predicted(output.loss_sum, target_sums(output, batch.labels))
+        parts = target_sums(output, batch.labels[:, 1:])
+        right_B = output.next_sentence_predictions_B == batch.labels[:, 0]
+        pairs = zip(output.next_sentence_loss_B.tolist(), right_B.tolist(), strict=True)
+        for part, (loss, is_right) in zip(parts, pairs, strict=True):
+            part |= {"pairs": 1, "pair_loss": loss, "pairs_correct": int(is_right)}
+        return Predicted(output.loss_sum, parts)
 
     def stitch(self, parts: Sequence[Prediction], record: Record) -> Prediction:
         return {name: sum(part[name] for part in parts) for name in parts[0]}
 
     def metric(self, split: PreparedSplit | None = None) -> Metric:
-        return MaskedLMMetric()
+        return PretrainingMetric() if self._of_pairs else MaskedLMMetric()
+
+
+def _segments(row: Row) -> list[int]:
+    """0 for a token of the first run of sentences, 1 for one of the second."""
+    (second,) = row.columns["second"]
+    return [0] * second + [1] * (row.length - second)

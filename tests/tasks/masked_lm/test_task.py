@@ -71,7 +71,7 @@ def test_joined_texts_fill_rows_that_belong_to_the_record_that_begins_them(tmp_p
 
 def test_a_document_that_begins_several_rows_owns_them_all() -> None:
     one = masked_task(max_length=5)
-    encoded = list(one.encode_all(texts("a", "bcdefghijk", "l")))
+    encoded = list(one.encode_all(texts("a", "bcdefghi", "l")))
     assert [[(row.window, row.num_windows) for row in rows] for rows in encoded] == [
         [(0, 1)],
         [(0, 3), (1, 3), (2, 3)],
@@ -87,10 +87,10 @@ def test_whole_words_are_known_in_every_row() -> None:
     assert second.columns["continues"] == [0, 1, 1, 0]
 
 
-def test_tokens_of_pair_frames_and_of_frames_without_an_end() -> None:
+def test_a_frame_is_what_the_tokenizer_puts_around_a_text() -> None:
     tokenizer = byte_tokenizer(mask_token="<mask>")
     (row,) = masked_task(tokenizer, max_length=32).encode(texts("ab")[0])
-    assert tokenizer.decode(row.columns["input_ids"]) == "<s> ab</s>"
+    assert row.columns["input_ids"] == tokenizer("ab")["input_ids"]
 
 
 def test_what_the_tokenizer_does_not_know_is_noted_with_its_own_record(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_random_token_is_never_a_special_one() -> None:
     special = {*tokenizer.all_special_ids}
     options = {"mlm_probability": 0.9, "mask_replace_prob": 0.0, "random_replace_prob": 1.0}
     one = masked_task(tokenizer, None, line_by_line=True, **options)
-    (row,) = one.encode(texts("a" * 2000)[0])
+    (row,) = one.encode(texts("a " * 2000)[0])
     seen = one.collate(drawn(row, 1)).inputs["input_ids"][0, 1:-1].tolist()
     assert {*seen} == {*tokenizer.get_vocab().values()} - special
 
@@ -212,7 +212,7 @@ class _Slow:
 @pytest.mark.parametrize(
     ("tokenizer", "max_length", "options", "answer"),
     [
-        (None, 2, {}, "data.max_seq_length: 2 tokens, of which 2 are special; give more"),
+        (None, 2, {}, "data.max_seq_length: 2 tokens, of which 2 are special; give 3 or more"),
         (None, None, {}, "data.max_seq_length: not given, but neither model nor tokenizer says how "
          "long a row may be; give it (512, for example), or set task.line_by_line to true"),
         (_Slow(letter_tokenizer(mask_token="[MASK]")), 8, {"masking": "whole_word"},
@@ -229,7 +229,8 @@ def test_options_that_cannot_be_had_are_refused(
 
 
 def test_texts_cannot_be_joined_without_a_token_between_them() -> None:
-    tokenizer = letter_tokenizer(mask_token="[MASK]", sep_token=None)
+    tokenizer = letter_tokenizer(mask_token="[MASK]")
+    tokenizer.sep_token = None
     tokenizer.backend_tokenizer.post_processor = None
     with pytest.raises(BadInput) as refused:
         masked_task(tokenizer)
