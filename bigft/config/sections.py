@@ -61,7 +61,7 @@ class ModelConfig(Section):
     """The pretrained model and its tokenizer."""
 
     model_name_or_path: ModelPath
-    """A directory, the id of a model on the hub, or the directory of a run, whose model is meant."""
+    """A directory, the id of a model on the hub, or a run directory, whose model is meant."""
     revision: str | None = None
     """Branch, tag or commit on the hub; null: the default branch."""
     tokenizer_name: ModelPath | None = None

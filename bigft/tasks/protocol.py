@@ -8,7 +8,6 @@ from datetime import date
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from bigft.config.errors import BadInput
 from bigft.config.sections import RunConfig
 from bigft.data.prepare import Encoded, one_by_one
 from bigft.data.records import Batch, Record, Row

@@ -15,9 +15,7 @@ from bigft.tasks.protocol import Setting
 CLS, SEP = 2, 3
 
 
-def masked_task(
-    tokenizer: Any = None, max_length: int | None = 16, **options: Any
-) -> MaskedLM:
+def masked_task(tokenizer: Any = None, max_length: int | None = 16, **options: Any) -> MaskedLM:
     """A word of n letters is n tokens."""
     config = RunConfig.model_validate(
         {

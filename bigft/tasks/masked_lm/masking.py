@@ -27,7 +27,11 @@ class Masking(NamedTuple):
 
 
 def masked(
-    ids_T: Ids, is_maskable_T: NDArray[np.bool_], begins_T: NDArray[np.bool_], draw: int, how: Masking
+    ids_T: Ids,
+    is_maskable_T: NDArray[np.bool_],
+    begins_T: NDArray[np.bool_],
+    draw: int,
+    how: Masking,
 ) -> tuple[Ids, Ids]:
     """(input_ids_T, labels_T) of a row: the token itself is the label where it was chosen, and
     IGNORE_INDEX elsewhere. A function of the arguments alone.
@@ -53,4 +57,5 @@ def masked(
 def _uniform(draw: int, size: int) -> NDArray[np.float64]:
     """Numbers in [0, 1), of 53 bits each."""
     # Raw bits: numpy keeps those the same in every version, Generator.random not.
-    return (np.random.Philox(draw).random_raw(size) >> np.uint64(11)) * 2.0**-53
+    bits = np.random.Philox(draw).random_raw(size) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53

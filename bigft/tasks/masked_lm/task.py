@@ -145,7 +145,9 @@ class MaskedLM(Task):
             return
         if not predicts_next_sentence(model):
             what = f"true, but {type(base_model(model)).__name__} has no head for it"
-            fix = "set it to false, or choose a model that has one (BERT, MegatronBERT, ERNIE, FNet)"
+            fix = (
+                "set it to false, or choose a model that has one (BERT, MegatronBERT, ERNIE, FNet)"
+            )
             raise BadInput(Problem("task.next_sentence_prediction", what, fix))
         attach_pretraining_head(model, label_smoothing=smoothing)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_all_tokens_stand_in_full_blocks_once_and_in_order(seed: int) -> None:
     assert all(0 < len(block) <= room for block in found[-1:])
     for block in found:
         assert block[0] is not SEPARATOR
-        for left, right in zip(block, block[1:], strict=False):
+        for left, right in pairwise(block):
             both = left is not SEPARATOR and right is not SEPARATOR
             assert not both or left[0] == right[0]  # texts never touch
             assert left is not SEPARATOR or right is not SEPARATOR

@@ -59,7 +59,9 @@ def test_it_is_what_a_loop_over_the_bits_of_philox_gives() -> None:
     ids_T, draw = np.arange(200, 240), address("here")
     begins_T = np.arange(40) % 3 != 1
     maskable_T = np.arange(40) % 7 != 0
-    seen_T, labels_T = masked(ids_T, maskable_T, begins_T, draw, Masking(0.5, 0.5, 0.3, 1, RANDOM_IDS))
+    seen_T, labels_T = masked(
+        ids_T, maskable_T, begins_T, draw, Masking(0.5, 0.5, 0.3, 1, RANDOM_IDS)
+    )
     bits = [int(each) >> 11 for each in np.random.Philox(draw).random_raw(120)]
     word = 0
     for place in range(40):

@@ -58,7 +58,10 @@ def test_a_row_is_a_pair_as_the_tokenizer_frames_it() -> None:
     for row in rows:
         ids_T, (second,) = row.columns["input_ids"], row.columns["second"]
         assert ids_T[0] == CLS
-        assert [at for at, token in enumerate(ids_T) if token == SEP] == [second - 1, len(ids_T) - 1]
+        assert [at for at, token in enumerate(ids_T) if token == SEP] == [
+            second - 1,
+            len(ids_T) - 1,
+        ]
         assert len(ids_T) <= 14
         assert row.num_targets == len(ids_T) - 3
         assert row.columns["continues"][second] == 0
@@ -89,7 +92,7 @@ def test_the_loss_is_that_of_both_heads_and_a_pair_weighs_what_its_row_has_on_av
     model, plain = (tiny_model("bert", "AutoModelForPreTraining").double() for _ in range(2))
     one.attach_head(model)
     assert one.auto_class == "AutoModelForPreTraining"
-    assert "AutoModelForMaskedLM" == type(one).auto_class
+    assert type(one).auto_class == "AutoModelForMaskedLM"
     with torch.no_grad():
         predicted = one.predict(model, batch)
         names = ("input_ids", "attention_mask", "token_type_ids")
@@ -107,7 +110,9 @@ def test_the_loss_is_that_of_both_heads_and_a_pair_weighs_what_its_row_has_on_av
     metric.update([one.stitch([part], texts("x")[0]) for part in predicted.parts], [])
     scores = metric.compute()
     right = output.seq_relationship_logits.argmax(dim=-1) == pairs_B
-    assert scores["perplexity"] == pytest.approx(float((tokens / batch.num_targets).exp()), rel=1e-6)
+    assert scores["perplexity"] == pytest.approx(
+        float((tokens / batch.num_targets).exp()), rel=1e-6
+    )
     assert scores["next_sentence_loss"] == pytest.approx(float(pairs.mean()), rel=1e-6)
     assert scores["next_sentence_accuracy"] == float(right.double().mean())
     merged = one.metric()

@@ -13,9 +13,7 @@ from bigft.tasks.masked_lm.pairs import Pair, Run, pairs
 
 def documents(seed: int) -> list[list[int]]:
     source = random.Random(seed)
-    return [
-        [source.randrange(1, 12) for _ in range(source.randrange(2, 15))] for _ in range(6)
-    ]
+    return [[source.randrange(1, 12) for _ in range(source.randrange(2, 15))] for _ in range(6)]
 
 
 def made(sizes: list[list[int]], number: int, room: int, *place: Any) -> list[Pair]:

@@ -185,9 +185,7 @@ def test_loss_and_scores_are_those_of_plain_transformers_at_the_masked_tokens() 
 def test_check_shows_one_draw_and_says_about_how_many_targets_there_are(tmp_path: Path) -> None:
     one = masked_task(max_length=32, mlm_probability=0.2)
     split = split_of(tmp_path, one, "abcdefghij" * 2, "klmno" * 2)
-    assert one.targets(split) == (
-        "about 6 targets, drawn anew whenever a row is trained on"
-    )
+    assert one.targets(split) == ("about 6 targets, drawn anew whenever a row is trained on")
     pieces = one.preview(split.row(0))
     assert " ".join(text for text, _ in pieces).startswith("[CLS] a ##b")
     assert {is_target for _, is_target in pieces} == {True, False}

@@ -42,7 +42,17 @@ def test_wordpieces_of_a_word_belong_together() -> None:
 
 
 def test_a_character_of_an_unspaced_script_is_a_word_of_its_own() -> None:
-    pieces = ["\u2581", "\u2581a", "\u2581" + CHINESE[0], "b", "c", *CHINESE, "好吗", "de", "\u2581b"]
+    pieces = [
+        "\u2581",
+        "\u2581a",
+        "\u2581" + CHINESE[0],
+        "b",
+        "c",
+        *CHINESE,
+        "好吗",
+        "de",
+        "\u2581b",
+    ]
     tokenizer = sentencepiece_like(pieces)
     assert len({*tokenizer(CHINESE).word_ids()}) == 1  # to the tokenizer the sentence is one word
     assert words(tokenizer, "abc 你好吗de bc") == [
