@@ -270,7 +270,7 @@ def test_an_existing_file_is_not_written_over(refused: Callable[..., list[str]])
     assert Path("my.yaml").read_text() == "mine"
 
 
-WANTS = [f"{task}: wants {TASKS[task].start.wants}" for task in TASKS]
+WANTS = [f"{task}: wants {TASKS[task].start.wants}" for task in TASKS if TASKS[task].start.by_data]
 NAMING = (
     "bigft init: other columns: --task NAME data.text_column_name=... data.label_column_name=..."
 )

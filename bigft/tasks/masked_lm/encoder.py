@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -129,6 +130,18 @@ class Encoder:
                 notes.append(Note(record.index, f"are cut at {where}; {rest}"))
             yield [self._row(record.index, 0, 1, [text.cut(0, room)]), *notes]
 
+    def prompt(self, record: Record) -> Row:
+        """The text as a row of which nothing is masked. Raises BadInput if it is too long."""
+        ((_, text),) = self._tokenized([record])
+        row = self._row(record.index, 0, 1, [text], self._prompt_columns(text))
+        if self._limit is not None and row.length > self._limit.tokens:
+            what = f"{row.length} tokens, but {self._limit.source} is {self._limit.tokens}"
+            raise BadInput(Problem(record.where, what, "give a shorter text"))
+        return replace(row, num_targets=0)
+
+    def _prompt_columns(self, text: Tokens) -> dict[str, list[int]]:
+        return {}
+
     def _row(
         self,
         record: int,
@@ -233,6 +246,11 @@ class PairEncoder(Encoder):
 
     def _found_frame(self) -> Frame:
         return Frame.of_pair(self._tokenizer)
+
+    def _prompt_columns(self, text: Tokens) -> dict[str, list[int]]:
+        """Of a text alone: all of it is the first run."""
+        length = sum(map(len, (self._frame.before, text.ids_T, self._frame.behind)))
+        return {"second": [length], "next_sentence_label": [0]}
 
     def encode(self, records: Iterable[Record]) -> Iterator[Encoded]:
         """Of records that are read together: a foreign run is of another one of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from bigft.tasks.masked_lm.fields import column, texts
 from bigft.tasks.masked_lm.masking import Ids, Masking, masked
 from bigft.tasks.masked_lm.metric import MaskedLMMetric, PretrainingMetric
 from bigft.tasks.masked_lm.start import START
+from bigft.tasks.prompts import text_of
 from bigft.tasks.protocol import (
     Loss,
     Metric,
@@ -37,6 +38,8 @@ from bigft.tasks.text_rows import attention_mask, input_ids, padded, text_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+LIKELIEST = 5  # tokens that are told of a mask
 
 
 class MaskedLM(Task):
@@ -113,7 +116,7 @@ class MaskedLM(Task):
     def _masked(self, row: Row) -> tuple[Ids, Ids]:
         """(input_ids_T, labels_T), as the row's draw has them."""
         ids_T = np.array(input_ids(row))
-        is_maskable_T = ~np.isin(ids_T, self._special_ids)
+        is_maskable_T = ~np.isin(ids_T, self._special_ids) & bool(row.num_targets)  # no prompt
         continues_T = np.array(row.columns.get("continues", [0] * len(ids_T)))
         return masked(ids_T, is_maskable_T, continues_T == 0, row.draw, self._masking)
 
@@ -177,10 +180,43 @@ class MaskedLM(Task):
         return Predicted(output.loss_sum, parts)
 
     def stitch(self, parts: Sequence[Prediction], record: Record) -> Prediction:
+        if "masks" in parts[0]:  # of `bigft predict`
+            return {"text": record.fields["text"], **parts[0]}
         return {name: sum(part[name] for part in parts) for name in parts[0]}
 
     def metric(self, split: PreparedSplit | None = None) -> Metric:
         return PretrainingMetric() if self._of_pairs else MaskedLMMetric()
+
+    # -- prompts ------------------------------------------------------------------------------
+
+    def prompt(self, given: str | Mapping[str, Any], index: int, file: str, line: int) -> Record:
+        text, mask = text_of(given, file, line), self._tokenizer.mask_token
+        if mask not in text:
+            fix = f"write {mask} where a token is to be found"
+            raise BadInput(Problem(f"{file}:{line}", f"no {mask} in the text", fix))
+        return Record(index, {"text": text}, file, line)
+
+    def encode_prompt(self, record: Record) -> list[Row]:
+        return [self._encoder.prompt(record)]
+
+    def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
+        """For each mask of a row the likeliest tokens, as transformers' fill-mask has them."""
+        output = engine(**batch.inputs)
+        logits_BTV = output.prediction_logits if self._of_pairs else output.logits
+        answers: list[Prediction] = []
+        for row, logits_TV in zip(batch.rows, logits_BTV, strict=True):
+            is_mask_T = np.array(input_ids(row)) == self._tokenizer.mask_token_id
+            chances_MV = logits_TV[np.flatnonzero(is_mask_T)].float().softmax(dim=-1)
+            best_MK = chances_MV.topk(min(LIKELIEST, chances_MV.shape[1]), dim=-1)
+            pairs = zip(best_MK.indices.tolist(), best_MK.values.tolist(), strict=True)
+            answers.append({"masks": [self._tokens(ids, scores) for ids, scores in pairs]})
+        return answers
+
+    def _tokens(self, ids: Sequence[int], scores: Sequence[float]) -> list[dict[str, Any]]:
+        return [
+            {"token_str": self._tokenizer.decode([token]), "score": score}
+            for token, score in zip(ids, scores, strict=True)
+        ]
 
 
 def _segments(row: Row) -> list[int]:
