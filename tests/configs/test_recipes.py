@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from configs.scenarios import train
 from distributed.ranks import run_ranks
 from tiny import letter_tokenizer, tiny_model
 from tiny_seq2seq import marian_tokenizer, tiny_seq2seq
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from bigft.config import load_config, resolved_yaml
 
@@ -59,7 +67,8 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             tokenizer = marian_tokenizer(directory / "pieces", model_max_length=512)
             model = tiny_seq2seq("marian", max_position_embeddings=512, vocab_size=len(tokenizer))
         elif architecture == "bert":
-            tokenizer, model = letter_tokenizer(), tiny_model("bert", "AutoModel")
+            tokenizer = letter_tokenizer(mask_token="[MASK]")
+            model = tiny_model("bert", "AutoModel", max_position_embeddings=512)
         else:
             tokenizer = AutoTokenizer.from_pretrained(REPOSITORY / "examples/tiny_llama")
             model = {
@@ -82,6 +91,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lines = [json.dumps(row) + "\n" for row in rows]
         (tmp_path / name).write_text("".join(lines), encoding="utf-8")
     lines = [f"{source}\t{target}\tby hand\n" for source, target in PAIRS]
+    (tmp_path / "domain.txt").write_text("the pain is in the knee\n\nno fever\n\n" * 9)
+    (tmp_path / "ner.conll").write_text("pain B-SIGN\nin O\nknee B-PART\n\nno O\nfever B-SIGN\n\n")
     (tmp_path / "pairs.tsv").write_text("".join(lines), encoding="utf-8")
     return tmp_path
 
@@ -249,3 +260,28 @@ def test_clinc150(stand_in: Any, data: Path) -> None:
     config = json.loads((data / "run/model/config.json").read_text())
     assert config["id2label"] == {"0": "arrival", "1": "oos", "2": "payment"}
     assert 0 < config["decision_threshold"] < 1
+
+
+def test_dapt_text_and_dapt_ner_that_goes_on_from_it(stand_in: Any, data: Path) -> None:
+    """The second takes the first one's run directory for its model."""
+    answer = run_of(
+        "dapt_text",
+        data,
+        model__model_name_or_path=stand_in("bert"),
+        data__train_file=data / "domain.txt",
+        data__validation_file=data / "domain.txt",
+    )
+    assert {"eval_perplexity", "eval_masked_lm_accuracy"} <= set(answer["results"])
+    (data / "run").rename(data / "adapted")
+    (data / "adapted/run.json").write_text("{}")
+    splits = {
+        f"data__{split}_file": data / "ner.conll" for split in ("train", "validation", "test")
+    }
+    model = {"model__model_name_or_path": data / "adapted"}
+    answer = run_of("dapt_ner", data, train__output_dir=data / "tagged", **model, **splits)
+    assert "test_f1" in answer["results"]
+    adapted, tagged = (
+        BertModel.from_pretrained(data / name / "model").encoder.layer[1].output.dense.weight
+        for name in ("adapted", "tagged")
+    )
+    assert torch.equal(adapted, tagged)  # the first step of a warm-up has the rate 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bigft.data.words import split_words, within_word
+from bigft.data.words import split_words, within_word, words_meet
 
 
 def words(text: str, cuts: set[int] | None = None) -> list[str]:
@@ -72,3 +72,25 @@ def test_words_lie_in_order_and_lose_no_visible_character(text: str, cuts: set[i
 )
 def test_where_a_word_certainly_goes_on(left: str, right: str, is_within: bool) -> None:
     assert within_word(left + right, len(left)) == is_within
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "start", "meet"),
+    [
+        ("ab", 1, 1, False),
+        ("a b", 1, 2, True),
+        ("a b", 1, 1, True),  # the token behind begins with the space
+        ("\u4f60\u597d", 1, 1, True),
+        ("a\u597d", 1, 1, True),
+        ("\u597da", 1, 1, True),
+        ("\u0e17\u0e35", 1, 1, False),  # a vowel sign
+        ("\u0e17\u0e14", 1, 1, True),
+        ("\ud55c\uad6d", 1, 1, False),  # Korean writes spaces
+        ("a\u200bb", 1, 2, False),
+        ("a", 1, 1, False),
+    ],
+)
+def test_words_meet_beside_spaces_and_characters_of_unspaced_scripts(
+    text: str, end: int, start: int, meet: bool
+) -> None:
+    assert words_meet(text, end, start) == meet

@@ -3,6 +3,7 @@ run that was killed is the run that was not."""
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from distributed.ranks import run_ranks
 from distributed.scenarios import train
 from faults.harness import Ranks, assert_same, finish, left_by, logged_steps, resumed
@@ -171,3 +173,28 @@ def test_a_run_that_is_killed_is_the_run_that_was_not_to_the_last_bit(place: Pat
     finish(resumed(run("killed")))
     assert_same(left_by(run("killed")), left_by(run("whole")))
     assert logged_steps(run("killed")) == [3, 6, 9, 10]
+
+
+def test_another_task_begins_with_the_model_of_a_run_and_goes_on_after_a_kill(place: Path) -> None:
+    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    finish(config(place, "adapted", LINES, per_device_train_batch_size=8, **steps), 1)
+    rows = [
+        {"tokens": WORDS[n : n + 4], "ner_tags": ["O", "B-A", "I-A", "O"]} for n in range(0, 40, 4)
+    ]
+    (place / "tags.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tagged = {
+        "task": {"name": "token-classification"},
+        "model": {"model_name_or_path": str(place / "adapted")},
+        "data": {"train_file": [str(place / "tags.jsonl")]},
+        "optim": {"learning_rate": 0.0},  # what is left is what it began with
+        "train": {"output_dir": str(place / "tagged"), "global_batch_size": 4, **steps},
+    }
+    with Ranks(tagged, 1, failpoints="train.step=kill@4") as ranks:
+        assert ranks.wait() == [-9], ranks.output()
+    finish(resumed(tagged), 1)
+    adapted, kept = weights(place, "adapted"), weights(place, "tagged")
+    shared = [name for name in kept if name.startswith("bert.")]
+    assert len(shared) > 30
+    assert all(torch.equal(kept[name], adapted[name]) for name in shared)
+    stored = yaml.safe_load((place / "tagged" / "config.yaml").read_text())
+    assert stored["model"]["model_name_or_path"] == str(place / "adapted" / "model")
