@@ -6,13 +6,21 @@ from collections.abc import Iterator
 
 from bigft.config.clash import Clash
 from bigft.config.sections import RunConfig
-from bigft.config.tasks import CausalLM, Generation, Seq2Seq, TextClassification
+from bigft.config.tasks import (
+    CausalLM,
+    Generation,
+    QuestionAnswering,
+    Seq2Seq,
+    TextClassification,
+)
 
 
 def task_contradictions(config: RunConfig) -> Iterator[Clash]:
     task, data = config.task, config.data
     if isinstance(task, CausalLM):
         yield from _causal_lm(task)
+    if isinstance(task, QuestionAnswering):
+        yield from _question_answering(config, task)
     for key, value in (("packing", data.packing), ("chat_template", data.chat_template)):
         if value and not isinstance(task, CausalLM):
             what = f"given, but task {task.name} has no use for it"
@@ -28,6 +36,12 @@ def task_contradictions(config: RunConfig) -> Iterator[Clash]:
             ("data.format", "task.name"),
             f"parallel is of pairs of texts, which task {task.name} does not read",
             "set task to seq2seq",
+        )
+    if data.format == "squad" and not isinstance(task, QuestionAnswering):
+        yield Clash(
+            ("data.format", "task.name"),
+            f"squad is of questions and answers, which task {task.name} does not read",
+            "set task to question-answering",
         )
     if task.answers_in != "labels":
         given = {
@@ -98,6 +112,22 @@ def _causal_lm(task: CausalLM) -> Iterator[Clash]:
             ("task.exact_match_pattern", "task.predict_with_generate"),
             "given, but task.predict_with_generate is false: nothing is generated to compare",
             "set task.predict_with_generate to true",
+        )
+
+
+def _question_answering(config: RunConfig, task: QuestionAnswering) -> Iterator[Clash]:
+    threshold, key = task.null_score_diff_threshold, "task.null_score_diff_threshold"
+    if threshold != 0 and not task.version_2_with_negative:
+        yield Clash(
+            (key, "task.version_2_with_negative"),
+            f"{threshold}, but task.version_2_with_negative is false: every question is answered",
+            "set that to true, or leave the threshold out",
+        )
+    elif threshold == "tune" and not (config.data.validation_file or config.data.dataset_name):
+        yield Clash(
+            (key, "data.validation_file"),
+            "tune, but there is no validation set to choose it on",
+            "give data.validation_file, or a number",
         )
 
 
