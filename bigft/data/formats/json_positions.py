@@ -1,4 +1,4 @@
-"""Where values stand in a JSON text that is known to be sound: the json module tells no positions."""
+"""Where values stand in a JSON text that is known to be sound; the json module does not tell."""
 
 from __future__ import annotations
 

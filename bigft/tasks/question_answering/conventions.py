@@ -46,9 +46,7 @@ def convention_of(answers: Sequence[str], version_2: bool) -> Convention:
     return Convention(name, cmrc_exact, lambda one, other: cmrc_f1(one, other, mark))
 
 
-def best_of(
-    score: Callable[[str, str], float], prediction: str, answers: Sequence[str]
-) -> float:
+def best_of(score: Callable[[str, str], float], prediction: str, answers: Sequence[str]) -> float:
     """The score against the gold answer that it is best for; "" is the one of a question that has
     none."""
     return max(score(prediction, answer) for answer in answers or [""])

@@ -137,7 +137,9 @@ def _answer(record: Record, number: str, answer: Any) -> dict[str, Any]:
         what = f"an answer is {_shown(answer)}"
     elif not isinstance(answer.get("text"), str):
         what = f"the text of an answer is {_shown(answer.get('text'))}"
-    elif not isinstance(answer.get("answer_start"), int) or isinstance(answer["answer_start"], bool):
+    elif not isinstance(answer.get("answer_start"), int) or isinstance(
+        answer["answer_start"], bool
+    ):
         what = f"the answer_start of {_shown(answer['text'])} is no whole number"
         what += f" but {_shown(answer.get('answer_start'))}"
     if what:

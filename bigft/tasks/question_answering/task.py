@@ -167,9 +167,7 @@ class QuestionAnswering(Task):
 
     def _forward(self, engine: Any, batch: Batch, scale: float = 1.0) -> Any:
         is_token_BT = batch.inputs["attention_mask"]
-        return engine(
-            labels_B2=batch.labels, is_token_BT=is_token_BT, scale=scale, **batch.inputs
-        )
+        return engine(labels_B2=batch.labels, is_token_BT=is_token_BT, scale=scale, **batch.inputs)
 
     # -- predictions --------------------------------------------------------------------------
 
