@@ -53,8 +53,9 @@ def task_contradictions(config: RunConfig) -> Iterator[Clash]:
             what = f"given, but the targets of task {task.name} are {task.answers_in}, not labels"
             yield Clash((key, "task.name"), what, "leave it out")
     if not isinstance(task, TextClassification):
+        is_pair = isinstance(task, QuestionAnswering)
         given = {
-            "data.text_column_name": isinstance(data.text_column_name, tuple),
+            "data.text_column_name": isinstance(data.text_column_name, tuple) and not is_pair,
             "data.label_column_name": isinstance(data.label_column_name, tuple),
         }
         for key in [key for key, is_given in given.items() if is_given]:
@@ -117,6 +118,13 @@ def _causal_lm(task: CausalLM) -> Iterator[Clash]:
 
 def _question_answering(config: RunConfig, task: QuestionAnswering) -> Iterator[Clash]:
     threshold, key = task.null_score_diff_threshold, "task.null_score_diff_threshold"
+    named = config.data.text_column_name
+    if named is not None and (not isinstance(named, tuple) or len(named) != 2):
+        yield Clash(
+            ("data.text_column_name", "task.name"),
+            f"{named}, but task {task.name} reads two texts",
+            "name the columns of question and context: [question, context]",
+        )
     if threshold != 0 and not task.version_2_with_negative:
         yield Clash(
             (key, "task.version_2_with_negative"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bigft.config.errors import Problem
+from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import RawRow, ReadOptions
 from bigft.data.formats.json_positions import Lines, elements, values_of
 from bigft.data.formats.json_rows import NoJson, parse, read_whole, rows_array
@@ -16,6 +16,9 @@ LAYOUT = '{"data": [{"paragraphs": [{"context": "...", "qas": [...]}]}]}'
 def read_squad(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """The questions, each with its paragraph's `context` and the line that it begins in."""
     text, document = read_whole(path, "write one JSON object")
+    if not isinstance(document, dict):
+        fix = f"write {LAYOUT}; an array of questions is data.format=json"
+        raise BadInput(Problem(path, "no object with articles under 'data'", fix))
     lines = Lines(text)
     for start, end in elements(text, rows_array(path, text, document)):
         where = f"{path}:{lines.at(start)}"

@@ -6,25 +6,38 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
-from bigft.config.sections import RunConfig
+from bigft.config.sections import DataConfig, RunConfig
 from bigft.config.tasks import QuestionAnswering
 from bigft.data.formats.base import did_you_mean
 from bigft.data.records import Record
 from bigft.tasks.usable import usable
 
-TEXTS = ("question", "context")
-FIELDS = ("id", *TEXTS, "answers", "is_impossible")
+TEXTS, ANSWERS = ("question", "context"), "answers"
 LAYOUT = 'write "answers": {"text": ["..."], "answer_start": [0]}'
 SEVERAL = "have several answers: the first one is trained on, and all count in evaluation"
 SHOWN = 60  # characters of a text in a message
 
 
-def columns() -> frozenset[str]:
-    """The fields that `questions` may take."""
-    return frozenset(FIELDS)
+class Columns(NamedTuple):
+    """texts: of question and context."""
+
+    texts: tuple[str, str] = TEXTS
+    answers: str = ANSWERS
+
+    @classmethod
+    def of(cls, data: DataConfig) -> Columns:
+        named = data.text_column_name or TEXTS
+        assert isinstance(named, tuple)
+        label = ANSWERS if data.label_column is None else data.label_column
+        return cls((str(named[0]), str(named[1])), str(label))
+
+    @property
+    def all(self) -> frozenset[str]:
+        """The fields that `questions` may take."""
+        return frozenset({"id", *self.texts, self.answers, "is_impossible"})
 
 
 def questions(
@@ -40,18 +53,18 @@ def questions(
     """
     task = config.task
     assert isinstance(task, QuestionAnswering)
-    _check_columns(config)
+    columns = Columns.of(config.data)
     first_with: dict[tuple[str, str], Record] = {}  # by file and id
 
     def question(record: Record) -> Iterator[Record]:
         fields = record.fields
-        texts = texts_of(fields, record.where)
+        texts = texts_of(fields, record.where, columns.texts)
         number = id_of(record)
         first = first_with.setdefault((record.file, number), record)
         if first is not record:
             what = f"question {number}: its id is also that of {first.where}"
             raise BadInput(Problem(record.where, what, "give each question its own id"))
-        answers = _answers(record, number)
+        answers = _answers(record, number, columns.answers)
         if fields.get("is_impossible") is True and answers:
             what = f"question {number}: it has answers, but is_impossible is true"
             raise BadInput(Problem(record.where, what, "correct one of them"))
@@ -68,21 +81,24 @@ def questions(
     return usable(records, question, split, config.data.on_bad_record, notes)
 
 
-def texts_of(fields: Mapping[str, Any], where: str) -> dict[str, str]:
+def texts_of(
+    fields: Mapping[str, Any], where: str, columns: tuple[str, str] = TEXTS
+) -> dict[str, str]:
     """Question and context. Raises BadInput where one is missing or blank."""
-    for name in TEXTS:
-        text = fields.get(name)
-        if name not in fields:
-            near = did_you_mean(name, list(fields))
-            fix = near or 'write {"question": "...", "context": "..."}'
-            what = f"no field {name!r}; there are {', '.join(fields) or 'none'}"
+    texts = {}
+    for name, column in zip(TEXTS, columns, strict=True):
+        if column not in fields:
+            fix = did_you_mean(column, list(fields))
+            fix = fix or f"write {json.dumps(dict.fromkeys(columns, '...'))}"
+            what = f"no field {column!r}; there are {', '.join(fields) or 'none'}"
             raise BadInput(Problem(where, what, fix))
-        if not isinstance(text, str):
-            what = f"the {name} is no text but {_shown(text)}"
+        texts[name] = fields[column]
+        if not isinstance(texts[name], str):
+            what = f"the {name} is no text but {_shown(texts[name])}"
             raise BadInput(Problem(where, what, "write a text"))
-        if not text.strip():
+        if not texts[name].strip():
             raise BadInput(Problem(where, f"the {name} is empty", "write one, or leave it out"))
-    return {name: fields[name] for name in TEXTS}
+    return texts
 
 
 def id_of(record: Record) -> str:
@@ -91,28 +107,13 @@ def id_of(record: Record) -> str:
     return str(record.index if number is None else number)
 
 
-def _check_columns(config: RunConfig) -> None:
-    """Raises BadInput for names of columns: there are three, whose names are the field's own."""
-    problems = [
-        Problem(
-            f"data.{key}",
-            f"given, but task {config.task.name} reads question, context and answers",
-            "leave it out, and name the columns so",
-        )
-        for key in ("text_column_name", "label_column_name")
-        if getattr(config.data, key) is not None
-    ]
-    if problems:
-        raise BadInput(problems)
-
-
-def _answers(record: Record, number: str) -> list[dict[str, Any]]:
-    if "answers" not in record.fields:
-        near = did_you_mean("answers", [name for name in record.fields if name not in TEXTS])
-        what = f"question {number}: no field 'answers'"
+def _answers(record: Record, number: str, column: str) -> list[dict[str, Any]]:
+    if column not in record.fields:
+        near = did_you_mean(column, list(record.fields))
+        what = f"question {number}: no field {column!r}"
         fix = near or f"{LAYOUT}, or [] where there is none"
         raise BadInput(Problem(record.where, what, fix))
-    written = record.fields["answers"]
+    written = record.fields[column]
     if isinstance(written, Mapping):
         texts, starts = written.get("text"), written.get("answer_start")
         if not isinstance(texts, list) and not isinstance(starts, list):

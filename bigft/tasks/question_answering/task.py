@@ -26,7 +26,7 @@ from bigft.tasks.protocol import (
 from bigft.tasks.question_answering.answers import best_spans, join
 from bigft.tasks.question_answering.conventions import SQUAD_SCRIPT, Convention, convention_of
 from bigft.tasks.question_answering.examples import examples
-from bigft.tasks.question_answering.fields import columns, id_of, questions, texts_of
+from bigft.tasks.question_answering.fields import Columns, id_of, questions, texts_of
 from bigft.tasks.question_answering.metric import AnswerMetric
 from bigft.tasks.question_answering.start import START
 from bigft.tasks.question_answering.targets import NO_TARGET, targets_of
@@ -73,7 +73,8 @@ class QuestionAnswering(Task):
     def read(cls, config: RunConfig, reading: Reading | None = None) -> Read:
         """All splits the config names, as streams of questions in one form; no labels."""
         notes = (reading or Reading()).notes
-        streams = stream_splits(config.data, config.task.reads, columns=columns())
+        used = Columns.of(config.data).all
+        streams = stream_splits(config.data, config.task.reads, columns=used)
         splits: dict[str, Iterable[Record]] = {
             split: questions(records, config, split, notes) for split, records in streams.items()
         }

@@ -115,7 +115,8 @@ def test_what_is_no_json_is_refused_by_line_and_column(read: Callable[..., objec
         ":2:17: no JSON (Expecting value); write one JSON object"
     ]
     assert refusal(read, '[{"question": "a"}]') == [
-        ": an array; write an array of objects, or one object a line"
+        f": no object with articles under 'data'; {LAYOUT}; an array of questions is "
+        "data.format=json"
     ]
 
 

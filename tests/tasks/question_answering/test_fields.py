@@ -157,9 +157,11 @@ def test_several_answers_are_noted_where_one_is_trained_on() -> None:
     assert read(PAIR | {"answers": [GOLD, GOLD]})[0].notes == ()
 
 
-@pytest.mark.parametrize("key", ["text_column_name", "label_column_name"])
-def test_columns_have_the_names_of_the_field(key: str) -> None:
-    assert refusal(PAIR | {"answers": [GOLD]}, data={key: "context"}) == (
-        f"data.{key}: given, but task question-answering reads question, context and answers; "
-        "leave it out, and name the columns so"
+def test_columns_may_be_named() -> None:
+    row = {"q": "Where?", "paragraph": CONTEXT, "gold": [GOLD], "context": 7}
+    names = {"text_column_name": ["q", "paragraph"], "label_column_name": "gold"}
+    (record,) = read(row, data=names)
+    assert record.fields == {**PAIR, "id": "0", "answers": [GOLD]}
+    assert refusal({"p": CONTEXT}, data=names) == (
+        'a.json:1: no field \'q\'; there are p; write {"q": "...", "paragraph": "..."}'
     )
