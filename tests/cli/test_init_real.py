@@ -33,6 +33,9 @@ NUMBERS = {"text_column_name": 1, "label_column_name": 2}
         ("tinyshakespeare", "causal-lm", 1, {}),
         ("banking77", "text-classification", 2, {}),
         ("sib200/eng_Latn", "text-classification", 3, {}),
+        ("xquad/xquad.en.json", "question-answering", 1, {}),
+        ("xquad/xquad.zh.json", "question-answering", 1, {}),
+        ("cmrc2018", "question-answering", 1, {}),
     ],
 )  # fmt: skip
 def test_what_a_task_can_read_gets_a_config_that_is_accepted(
@@ -57,11 +60,7 @@ def test_what_a_task_can_read_gets_a_config_that_is_accepted(
         ("sib200", "no data file, but folders: eng_Latn, zho_Hans"),
         ("clinc150", "2 files, none of them named for a split: data_full.json, domains.json"),
         ("clinc150/data_full.json", "data_full.json#val"),
-        ("cmrc2018", "they look like question-answering (SQuAD), which is not available yet"),
-        (
-            "xquad/xquad.zh.json",
-            "they look like question-answering (SQuAD), which is not available",
-        ),
+        ("cmrc2018", 'question TRIAL_210_QUERY_0: the answer "俗名龙尖" does not stand at '),
         ("self_instruct", "name the file to train on: bigft init"),
         ("uner_english_ewt", "nothing to train on (validation: en_ewt-ud-dev.iob2, test: "),
         ("sign_language_digits", "image-classification is not available yet"),

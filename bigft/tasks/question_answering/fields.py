@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
@@ -57,9 +56,8 @@ def questions(
     first_with: dict[tuple[str, str], Record] = {}  # by file and id
 
     def question(record: Record) -> Iterator[Record]:
-        fields = record.fields
-        texts = texts_of(fields, record.where, columns.texts)
-        number = id_of(record)
+        fields, number = record.fields, id_of(record)
+        texts = texts_of(fields, record.where, columns.texts, f"question {number}: ")
         first = first_with.setdefault((record.file, number), record)
         if first is not record:
             what = f"question {number}: its id is also that of {first.where}"
@@ -82,9 +80,15 @@ def questions(
 
 
 def texts_of(
-    fields: Mapping[str, Any], where: str, columns: tuple[str, str] = TEXTS
+    fields: Mapping[str, Any],
+    where: str,
+    columns: tuple[str, str] = TEXTS,
+    before: str = "",
 ) -> dict[str, str]:
-    """Question and context. Raises BadInput where one is missing or blank."""
+    """Question and context. Raises BadInput where one is missing or blank.
+
+    before: of what messages say.
+    """
     texts = {}
     for name, column in zip(TEXTS, columns, strict=True):
         if column not in fields:
@@ -94,10 +98,11 @@ def texts_of(
             raise BadInput(Problem(where, what, fix))
         texts[name] = fields[column]
         if not isinstance(texts[name], str):
-            what = f"the {name} is no text but {_shown(texts[name])}"
+            what = f"{before}the {name} is no text but {_shown(texts[name])}"
             raise BadInput(Problem(where, what, "write a text"))
         if not texts[name].strip():
-            raise BadInput(Problem(where, f"the {name} is empty", "write one, or leave it out"))
+            what = f"{before}the {name} is empty"
+            raise BadInput(Problem(where, what, "write one, or leave the record out"))
     return texts
 
 
@@ -167,4 +172,5 @@ def _check_place(record: Record, number: str, context: str, text: str, answer_st
 
 
 def _shown(value: Any) -> str:
-    return shorten(json.dumps(value, ensure_ascii=False, default=str), SHOWN, placeholder="...")
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

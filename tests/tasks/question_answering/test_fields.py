@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tasks.questions import config
 
 from bigft.config.errors import BadInput
+from bigft.data.formats import ReadOptions, read_records
 from bigft.data.records import Record
 from bigft.tasks.question_answering.fields import SEVERAL, questions
 
@@ -84,6 +87,8 @@ LAYOUT = 'write "answers": {"text": ["..."], "answer_start": [0]}'
         ),
         ({}, f"question a: no field 'answers'; {LAYOUT}, or [] where there is none"),
         ({"answer": []}, "question a: no field 'answers'; did you mean answer?"),
+        ({"answers": {"text": "x" * 80}},
+         f'question a: the answer_start of "{"x" * 59}... is no whole number but null; {LAYOUT}'),
         ({"answers": None}, f"question a: answers is null; {LAYOUT}"),
         (
             {"answers": ["Ulm"]},
@@ -114,8 +119,9 @@ LAYOUT = 'write "answers": {"text": ["..."], "answer_start": [0]}'
             {"answers": [GOLD], "is_impossible": True},
             "question a: it has answers, but is_impossible is true; correct one of them",
         ),
-        ({"context": " \n", "answers": []}, "the context is empty; write one, or leave it out"),
-        ({"question": 5, "answers": []}, "the question is no text but 5; write a text"),
+        ({"context": " \n", "answers": []},
+         "question a: the context is empty; write one, or leave the record out"),
+        ({"question": 5, "answers": []}, "question a: the question is no text but 5; write a text"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -164,4 +170,25 @@ def test_columns_may_be_named() -> None:
     assert record.fields == {**PAIR, "id": "0", "answers": [GOLD]}
     assert refusal({"p": CONTEXT}, data=names) == (
         'a.json:1: no field \'q\'; there are p; write {"q": "...", "paragraph": "..."}'
+    )
+
+
+@pytest.mark.real
+def test_the_wrong_offsets_of_cmrc2018_are_found(real_data: Callable[[str], Path]) -> None:
+    path = str(real_data("cmrc2018") / "cmrc2018_trial.json")
+    records = read_records([path], ReadOptions())
+    with pytest.raises(BadInput) as caught:
+        list(questions(records, config(), "train"))
+    first, *_, last = str(caught.value).splitlines()
+    assert len(str(caught.value).splitlines()) == 7
+    assert first == (
+        f'{path}:1466: question TRIAL_210_QUERY_0: the answer "俗名龙尖" does not stand at '
+        f'character 14 of the context ("名龙尖，"); it stands at 13: {DROP}'
+    )
+    assert ": the question is empty" in last
+    notes: list[str] = []
+    dropping = config(data={"on_bad_record": "drop"})
+    assert len([*questions(records, dropping, "train", notes)]) == 995
+    assert notes[0].startswith(
+        f"7 of 1002 records of train are dropped (data.on_bad_record): {path}"
     )
