@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bigft.api.given import unsettable
+from bigft.api.submission import Submission
 from bigft.config.draft import COMMAND_LINE
 from bigft.config.errors import BadInput, Problem
+from bigft.config.load import load_config
 from bigft.runtime.clock import clock_of
 from bigft.runtime.imports import importing
 from bigft.runtime.run_directory import RunDirectory
@@ -33,12 +37,15 @@ def evaluations(
     overrides: Sequence[str] = (),
     batch_size: int | None = None,
     given_by: str = COMMAND_LINE,
+    predictions: Path | None = None,
 ) -> dict[str, Evaluation]:
     """By split of the run's config, the scores of the run's model.
 
     overrides: `data.key=value`, put over that config.  batch_size: rows of a forward; None: the
     run's.  given_by: what messages call the place of overrides.
-    Raises BadInput for overrides that would not be heeded, and where there is no model or no split.
+    predictions: a file for the answers, as the official scorers of the task's data sets read them.
+    Raises BadInput for overrides that would not be heeded, where there is no model or no split, and
+    for `predictions` that cannot be written.
     """
     problems = unsettable(overrides, SETTABLE, "evaluate")
     problems += [
@@ -49,12 +56,21 @@ def evaluations(
     problems += _of_other_splits(overrides, splits)
     if problems:
         raise BadInput(problems)
+    submission = None
+    if predictions is not None:
+        directory.read()  # is it a run
+        config = load_config(str(directory.config_file), overrides, given_by).config
+        submission = Submission(predictions, config.task.name)
     with importing():
         from bigft.training.trained import Trained
 
     trained = Trained.load(directory, overrides, clock_of(directory), given_by)
     batch_size = batch_size or trained.config.train.per_device_eval_batch_size
-    return {split: trained.evaluate(split, batch_size) for split in splits}
+    keep = partial(submission.add, trained.task) if submission else None
+    found = {split: trained.evaluate(split, batch_size, keep) for split in splits}
+    if submission:
+        submission.write()
+    return found
 
 
 def _of_other_splits(overrides: Sequence[str], measured: Sequence[str]) -> list[Problem]:

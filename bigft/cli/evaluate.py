@@ -28,12 +28,24 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="which of the splits that the run's config names (test)",
     )
     parser.add_argument("--batch-size", type=count, metavar="N", help="rows of a forward")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="write the answers there, as official scorers read them (question-answering: "
+        "{id: answer})",
+    )
     parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
 
 
 def run(args: Namespace) -> int:
-    splits = [args.split]
-    found = evaluations(RunDirectory(args.run), splits, args.overrides, args.batch_size)
+    found = evaluations(
+        RunDirectory(args.run),
+        [args.split],
+        args.overrides,
+        args.batch_size,
+        predictions=args.predictions,
+    )
     evaluation = found[args.split]
     for note in evaluation.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -28,8 +28,6 @@ SAMPLE = re.compile(r"[-+\d.,]+|.*[.!?,;:\u2026\u3002\uff01\uff1f]|.{41,}", re.S
 TABLES = ("csv", "tsv")
 FirstRecords: TypeAlias = Callable[[str, tuple[str, ...]], list[Record]]
 OTHER_TASKS = {
-    ("paragraphs",): "question-answering (SQuAD)",
-    ("question", "context"): "question-answering",
     ("image",): "image-classification",
 }
 

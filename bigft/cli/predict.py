@@ -32,9 +32,18 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--file",
         type=Path,
         help="one text a line, or JSONL with `text` (causal-lm: or `messages`, `prompt`, "
-        "`instruction`); may be compressed, as .gz, .zst, .bz2 or .xz",
+        "`instruction`; question-answering: `question` and `context`); may be compressed, as .gz, "
+        ".zst, .bz2 or .xz",
+    )
+    source.add_argument(
+        "--question", action="append", help="a question; may be given several times"
     )
     source.add_argument("--chat", action="store_true", help="talk with a causal-lm")
+    parser.add_argument(
+        "--context",
+        action="append",
+        help="the text that answers --question: one for each, or one for all",
+    )
     parser.add_argument("--output", type=Path, help="a file instead of stdout")
     parser.add_argument("--batch-size", type=count, metavar="N", help="rows of a forward")
 
@@ -68,7 +77,14 @@ def run(args: Namespace) -> int:
 def _check(args: Namespace) -> None:
     """Raises BadInput for options that no run could heed."""
     problems = unsettable(args.overrides, SETTABLE, "predict")
-    problems += not_text(args.text or (), "--text")
+    for option in ("text", "question", "context"):
+        problems += not_text(getattr(args, option) or (), f"--{option}")
+    asked, contexts = len(args.question or ()), len(args.context or ())
+    if asked and contexts not in (1, asked):
+        what = f"{asked} given, but --context {contexts} times"
+        problems.append(Problem("--question", what, "give one for each, or one for all"))
+    if contexts and not asked:
+        problems.append(Problem("--context", "given without --question", "give both"))
     if args.chat and args.output:
         problems.append(Problem("--output", "given beside --chat", "leave it out"))
     if problems:
@@ -78,6 +94,13 @@ def _check(args: Namespace) -> None:
 def _lines_of(args: Namespace, problems: list[Problem]) -> Iterator[Line]:
     if args.text:
         return (Line(text, "--text", number) for number, text in enumerate(args.text, 1))
+    if args.question:
+        contexts = args.context * len(args.question) if len(args.context) == 1 else args.context
+        pairs = enumerate(zip(args.question, contexts, strict=True), 1)
+        return (
+            Line({"question": question, "context": context}, "--question", number)
+            for number, (question, context) in pairs
+        )
     if args.file is None:
         return _lines(sys.stdin.buffer, "stdin", problems)
     return _lines(_input(args.file, problems), str(args.file), problems)

@@ -25,7 +25,7 @@ NOT_YET = (
     NotYet("model.trust_remote_code", (False,), "use an architecture that transformers has"),
     NotYet(
         "data.format",
-        tuple(name for name in get_args(Format) if name not in ("squad", "imagefolder")),
+        tuple(name for name in get_args(Format) if name != "imagefolder"),
     ),
     NotYet("adapt.method", tuple(name for name in METHOD_NAMES if name != "bottleneck")),
     NotYet("parallel.offload_optimizer", ("none", "cpu"), "cpu offloads to memory"),

@@ -107,8 +107,8 @@ class DataConfig(Section):
     format: Format = "auto"
     """Format of the files; auto: by content, then by suffix."""
     text_column_name: Columns | None = None
-    """Column of the text or tokens: a name or a 0-based number; null: by format (CoNLL: first). Of
-    text classification also a list of two: a pair of texts."""
+    """Column of the text or tokens: a name or a 0-based number; null: by format (CoNLL: first). A
+    list of two: a pair of texts to classify, or a question and its context."""
     label_column_name: Columns | None = None
     """Column of labels or answers: a name or a 0-based number; null: by format (CoNLL: last). Of
     text classification also a list: a column of 0 and 1 for each label."""

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 from bigft.config.clash import Clash
 from bigft.config.sections import DataConfig, RunConfig
-from bigft.config.tasks import CausalLM, Generation, MaskedLM, Seq2Seq, TextClassification
+from bigft.config.tasks import (
+    CausalLM,
+    Generation,
+    MaskedLM,
+    QuestionAnswering,
+    Seq2Seq,
+    TextClassification,
+)
 
 
 def task_contradictions(config: RunConfig) -> Iterator[Clash]:
@@ -15,6 +22,8 @@ def task_contradictions(config: RunConfig) -> Iterator[Clash]:
         yield from _causal_lm(task)
     if isinstance(task, MaskedLM):
         yield from _masked_lm(task, data)
+    if isinstance(task, QuestionAnswering):
+        yield from _question_answering(config, task)
     for key, value in (("packing", data.packing), ("chat_template", data.chat_template)):
         if value and not isinstance(task, CausalLM):
             what = f"given, but task {task.name} has no use for it"
@@ -31,6 +40,12 @@ def task_contradictions(config: RunConfig) -> Iterator[Clash]:
             f"parallel is of pairs of texts, which task {task.name} does not read",
             "set task to seq2seq",
         )
+    if data.format == "squad" and not isinstance(task, QuestionAnswering):
+        yield Clash(
+            ("data.format", "task.name"),
+            f"squad is of questions and answers, which task {task.name} does not read",
+            "set task to question-answering",
+        )
     if task.answers_in != "labels":
         given = {
             "data.label_list": data.label_list is not None,
@@ -41,8 +56,9 @@ def task_contradictions(config: RunConfig) -> Iterator[Clash]:
             what = f"given, but the targets of task {task.name} are {task.answers_in}, not labels"
             yield Clash((key, "task.name"), what, "leave it out")
     if not isinstance(task, TextClassification):
+        is_pair = isinstance(task, QuestionAnswering)
         given = {
-            "data.text_column_name": isinstance(data.text_column_name, tuple),
+            "data.text_column_name": isinstance(data.text_column_name, tuple) and not is_pair,
             "data.label_column_name": isinstance(data.label_column_name, tuple),
         }
         for key in [key for key, is_given in given.items() if is_given]:
@@ -120,6 +136,29 @@ def _masked_lm(task: MaskedLM, data: DataConfig) -> Iterator[Clash]:
     if data.label_column_name is not None:
         what = f"given, but task {task.name} learns from texts alone"
         yield Clash(("data.label_column_name", "task.name"), what, "leave it out")
+
+
+def _question_answering(config: RunConfig, task: QuestionAnswering) -> Iterator[Clash]:
+    threshold, key = task.null_score_diff_threshold, "task.null_score_diff_threshold"
+    named = config.data.text_column_name
+    if named is not None and (not isinstance(named, tuple) or len(named) != 2):
+        yield Clash(
+            ("data.text_column_name", "task.name"),
+            f"{named}, but task {task.name} reads two texts",
+            "name the columns of question and context: [question, context]",
+        )
+    if threshold != 0 and not task.version_2_with_negative:
+        yield Clash(
+            (key, "task.version_2_with_negative"),
+            f"{threshold}, but task.version_2_with_negative is false: every question is answered",
+            "set that to true, or leave the threshold out",
+        )
+    elif threshold == "tune" and not (config.data.validation_file or config.data.dataset_name):
+        yield Clash(
+            (key, "data.validation_file"),
+            "tune, but there is no validation set to choose it on",
+            "give data.validation_file, or a number",
+        )
 
 
 def _mixture(config: RunConfig) -> Iterator[Clash]:

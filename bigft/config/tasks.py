@@ -83,13 +83,13 @@ class QuestionAnswering(Section):
     doc_stride: Annotated[int, Field(ge=0)] = 128
     """Tokens that two windows of a long context share."""
     n_best_size: Annotated[Count, Decides.NEITHER] = 20
-    """Start and end candidates that are combined."""
+    """The best spans of a window that are looked at; so many answers are given at most."""
     max_answer_length: Annotated[Count, Decides.NEITHER] = 30
     """Tokens of an answer at most."""
     version_2_with_negative: bool = False
     """Some questions have no answer, as in SQuAD 2."""
-    null_score_diff_threshold: Annotated[float, Decides.NEITHER] = 0.0
-    """Score by which "no answer" must win."""
+    null_score_diff_threshold: Annotated[float | Literal["tune"], Decides.NEITHER] = 0.0
+    """Score by which "no answer" must win; tune: the best F1 of the validation set decides."""
 
 
 class Seq2Seq(Section):
@@ -188,11 +188,8 @@ _Options = Annotated[
 ]
 TASK_NAMES = names(_Options, "name")
 AVAILABLE_TASKS = (
-    "token-classification",
-    "text-classification",
-    "causal-lm",
-    "seq2seq",
-    "masked-lm",
+    *("token-classification", "text-classification", "question-answering"),
+    *("causal-lm", "seq2seq", "masked-lm"),
 )
 _Name = Annotated[str, WithJsonSchema({"enum": list(TASK_NAMES)})]
 

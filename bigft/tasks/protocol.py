@@ -286,6 +286,16 @@ class Prompts(Protocol):
 
 
 @runtime_checkable
+class Submits(Protocol):
+    """What `bigft evaluate --predictions` needs of a task besides."""
+
+    def submission(self, record: Record, prediction: Prediction) -> tuple[str, str]:
+        """A key and its value of the JSON object that the official scorers of its data sets read:
+        the record's id and the answer."""
+        ...
+
+
+@runtime_checkable
 class Chats(Protocol):
     """What `bigft predict --chat` needs of a task besides."""
 
@@ -319,5 +329,6 @@ __all__ = [
     "Read",
     "Reading",
     "Setting",
+    "Submits",
     "Task",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
@@ -116,8 +116,16 @@ class Trained:
         world = World(0, 0, 1, device, None)
         return cls(config, task, processor, model.to(device).eval(), world, known)
 
-    def evaluate(self, split: str, batch_size: int) -> Evaluation:
-        """Scores of one split of the run's data. Raises BadInput if the config names none."""
+    def evaluate(
+        self,
+        split: str,
+        batch_size: int,
+        on_prediction: Callable[[Record, Prediction], None] | None = None,
+    ) -> Evaluation:
+        """Scores of one split of the run's data. on_prediction: sees each record with its answer.
+
+        Raises BadInput if the config names no such split.
+        """
         data = self.config.data
         if data.dataset_name is None:
             files = getattr(data, f"{split}_file")
@@ -130,7 +138,9 @@ class Trained:
         if split not in run.splits:
             fix = f"there are {', '.join(run.splits)}"
             raise BadInput(Problem("data.dataset_name", f"has no split {split!r}", fix))
-        measured = evaluate(self.model, self.task, run.splits[split], batch_size, self.world)
+        measured = evaluate(
+            self.model, self.task, run.splits[split], batch_size, self.world, on_prediction
+        )
         return measured._replace(notes=tuple(run.notes))
 
     @torch.no_grad()

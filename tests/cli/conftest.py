@@ -48,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     tiny_seq2seq("t5").save_pretrained(root / "t5")
     eos_tokenizer().save_pretrained(root / "t5")
     of_task = {"token-classification": "roberta", "causal-lm": "llama", "seq2seq": "t5"}
-    of_task["text-classification"] = "roberta"
+    of_task |= {"text-classification": "roberta", "question-answering": "roberta"}
     return {task: root / name for task, name in of_task.items()}
 
 

@@ -47,6 +47,13 @@ def write(name: str, content: str | Sequence[dict[str, Any]]) -> str:
     return name
 
 
+GOLD = {"text": ["ann"], "answer_start": [0]}
+ASKED = {"id": "a", "question": "who?", "context": "ann met bob", "answers": GOLD}
+SQUAD = json.dumps(
+    {"data": [{"title": "t", "paragraphs": [{"context": "ann met bob", "qas": [
+        {"id": "a", "question": "who?", "answers": [{"text": "ann", "answer_start": 0}]}]}]}]}
+)  # fmt: skip
+ANSWERING = "question-answering"
 TOKENS, CHAT, TRANSLATE = "token-classification", "causal-lm", "seq2seq"
 FIRST_TWO = {"text_column_name": 0, "label_column_name": 1}
 
@@ -86,6 +93,8 @@ FIRST_TWO = {"text_column_name": 0, "label_column_name": 1}
         ("news.csv", "document,summary\nA long text.,A text.\n", TRANSLATE,
          {"text_column_name": "document", "label_column_name": "summary"}),
         ("pandas.csv", ",text,rating (1-5)\n0,hi there,5\n", CHAT, {}),
+        ("asked.jsonl", [ASKED], ANSWERING, {}),
+        ("squad.json", SQUAD, ANSWERING, {}),
         ("named.csv", "id,en,fr\n1,hello,bonjour\n", TRANSLATE,
          {"text_column_name": "en", "label_column_name": "fr"}),
     ],
@@ -102,6 +111,21 @@ def test_task_format_and_columns_of_a_file_are_found(
     assert options["name"] == task
     assert config["data"] == {"train_file": name, **keys}
     assert config["train"] == {"output_dir": f"runs/{name.partition('.')[0]}"}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [ASKED, ASKED | {"id": "b", "answers": {"text": [], "answer_start": []}}],
+        [ASKED | {"is_impossible": False}],
+    ],
+)
+def test_questions_that_may_have_no_answer_are_stated(
+    accepted: Callable[..., dict[str, Any]], rows: list[dict[str, Any]]
+) -> None:
+    config = accepted(write("asked.jsonl", rows))
+    assert config["task"] == {"name": "question-answering", "version_2_with_negative": True}
+    assert "some questions have no answer" in Path("my.yaml").read_text()
 
 
 def test_languages_are_stated_in_the_order_that_the_data_has(
@@ -352,8 +376,8 @@ def test_what_the_command_line_says_settles_it(accepted: Callable[..., dict[str,
 
 def test_a_task_that_is_not_there_is_refused(refused: Callable[..., list[str]]) -> None:
     write("a.conll", CONLL)
-    (line,) = refused("a.conll", "--task", "question-answering")
-    assert "question-answering is not available yet" in line
+    (line,) = refused("a.conll", "--task", "masked-lm")
+    assert "masked-lm is not available yet" in line
     (line,) = refused("a.conll", "a=3")
     assert line.startswith("command line: a=3: unknown key")
 

@@ -33,6 +33,8 @@ NUMBERS = {"text_column_name": 1, "label_column_name": 2}
         ("tinyshakespeare", "causal-lm", 1, {}),
         ("banking77", "text-classification", 2, {}),
         ("sib200/eng_Latn", "text-classification", 3, {}),
+        ("xquad/xquad.en.json", "question-answering", 1, {}),
+        ("xquad/xquad.zh.json", "question-answering", 1, {}),
     ],
 )  # fmt: skip
 def test_what_a_task_can_read_gets_a_config_that_is_accepted(
@@ -57,11 +59,6 @@ def test_what_a_task_can_read_gets_a_config_that_is_accepted(
         ("sib200", "no data file, but folders: eng_Latn, zho_Hans"),
         ("clinc150", "2 files, none of them named for a split: data_full.json, domains.json"),
         ("clinc150/data_full.json", "data_full.json#val"),
-        ("cmrc2018", "they look like question-answering (SQuAD), which is not available yet"),
-        (
-            "xquad/xquad.zh.json",
-            "they look like question-answering (SQuAD), which is not available",
-        ),
         ("self_instruct", "name the file to train on: bigft init"),
         ("uner_english_ewt", "nothing to train on (validation: en_ewt-ud-dev.iob2, test: "),
         ("sign_language_digits", "image-classification is not available yet"),
@@ -72,3 +69,15 @@ def test_what_no_task_can_read_is_explained(
 ) -> None:
     folder, _, file = name.partition("/")
     assert said in refused(str(real_data(folder) / file))[0]
+
+
+def test_records_that_cannot_be_used_may_be_dropped(
+    real_data: RealData, accepted: Callable[..., dict[str, Any]]
+) -> None:
+    """Of CMRC 2018 five answers stand elsewhere; `check` names them, or drops them where told."""
+    folder = str(real_data("cmrc2018"))
+    with pytest.raises(AssertionError, match="question TRIAL_210_QUERY_0: the answer"):
+        accepted(folder, check=FEW)
+    config = accepted(folder, "data.on_bad_record=drop", check=FEW)
+    assert config["task"] == "question-answering"
+    assert config["data"]["on_bad_record"] == "drop"

@@ -198,7 +198,7 @@ def test_everything_wrong_is_told_at_once(refused: Refused) -> None:
     text = """\
 task: {name: token-classification, doc_strid: 3}
 model: {model_name_or_path: m}
-data: {train_file: t, format: squad}
+data: {train_file: t, format: imagefolder}
 optim:
   learning_rate: 1e-4
   learning_rate: 1e-5
@@ -215,8 +215,9 @@ train:
         "config.yaml:1: task.doc_strid: unknown key; did you mean task.doc_stride?",
         'config.yaml:9: train.seed: found "x"; it should be a whole number',
         "config.yaml:11: train.fp16: both fp16 and train.bf16 are true; choose one",
-        "config.yaml:3: data.format: squad is not available yet; there is auto or conll or conllu "
-        "or json or jsonl or parquet or datasets or csv or tsv or text or textfolder or parallel",
+        "config.yaml:3: data.format: imagefolder is not available yet; there is auto or conll or "
+        "conllu or json or jsonl or parquet or datasets or csv or tsv or text or textfolder or "
+        "parallel or squad",
     ]
 
 

@@ -19,6 +19,12 @@ SUFFIXES |= {".csv": "csv", ".tsv": "tsv", ".txt": "text"}
 # "{" and "[" are tokens too, so the character after the bracket counts.
 JSON_ARRAY = re.compile(rb"\s*\[\s*([{\]]|\[\s*[\"\d])")
 JSON_OBJECT = re.compile(rb'\s*\{\s*["}]')
+# An object whose first one under "data" has, behind texts and numbers, "paragraphs".
+STRING = rb'"(?:[^"\\]|\\.)*"'
+SQUAD = re.compile(
+    rb'"data"\s*:\s*\[\s*\{\s*'
+    rb"(?:%b\s*:\s*(?:%b|[^\s\"\[\]{},]+)\s*,\s*)*" % (STRING, STRING) + rb'"paragraphs"\s*:\s*\['
+)
 CONLLU_WORD = re.compile(rb"\d+([-.]\d+)?(\t[^\t]+){9}\r?\n?")
 MOST = 0.9  # of the lines: a CoNLL file may have some that are broken
 HEAD = 65536  # bytes to look at: more than the comments ahead of a first sentence
@@ -44,7 +50,7 @@ def detect_format(path: str, of_words: bool = True) -> str:
     if JSON_ARRAY.match(head):
         return "json"
     if JSON_OBJECT.match(head):
-        return _json_or_jsonl(path)
+        return "squad" if SQUAD.search(head) else _json_or_jsonl(path)
     suffix = SUFFIXES.get(data_suffix(path), "")
     if suffix == "csv":
         return suffix

@@ -10,13 +10,13 @@ from typing import Any
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.formats.base import RawRow, ReadOptions, text_lines
+from bigft.data.formats.json_positions import Lines, elements, skip_space, values_of
 
 MAX_DEPTH = 500  # of brackets; Python's own limit is some 1,000 for all that recurses
 ROWS_KEY = "data"  # SQuAD's, and what many exporters write
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 JSON_ARRAY = re.compile(r"\s*\[\s*([{\]\[]|$)")
 OPEN_OBJECT = re.compile(r"\s*\{\s*")
-SPACE = re.compile(r"[ \t\r\n]*")
 KINDS = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 
 
@@ -106,34 +106,43 @@ def _over_lines(where: str, first: str) -> Problem | None:
 
 def read_json(path: str, options: ReadOptions) -> Iterator[RawRow | Problem]:
     """The objects of the array, each with the line that it begins in."""
+    text, document = read_whole(path, "write one JSON array")
+    array = skip_space(text, 0)
+    if not isinstance(document, list):
+        array = rows_array(path, text, document, options.key or ROWS_KEY)
+    lines = Lines(text)
+    for start, end in elements(text, array):
+        yield _row_or_problem(path, lines.at(start), text[start:end])
+
+
+def read_whole(path: str, fix: str) -> tuple[str, Any]:
+    """The text of a JSON file, and its value: the whole file is sound before a row is given out.
+
+    fix: what to write instead of what is no JSON. Raises BadInput.
+    """
     lines = list(text_lines(path))
     if problems := [item for item in lines if isinstance(item, Problem)]:
-        yield from problems
-        return
+        raise BadInput(problems)
     text = "\n".join(item[1] for item in lines if not isinstance(item, Problem))
-    array = _skip(text, 0)
     try:
-        document = json.loads(text)  # the whole file is sound before a row is given out
+        return text, json.loads(text)
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
-        fix = "write one JSON array"
-        if error.msg == "Extra data" and text[array] == "{":
+        if error.msg == "Extra data" and text[skip_space(text, 0)] == "{":
             fix += "; one object a line is data.format=jsonl"
         raise BadInput(Problem(where, f"no JSON ({error.msg})", fix)) from error
     except RecursionError as error:
         raise BadInput(_too_deep().at(path)) from error
-    if not isinstance(document, list):
-        key = options.key or ROWS_KEY
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise BadInput(_no_rows(path, document, key))
-        array, *more = _rows_offsets(text, array, key)
-        if more:
-            raise BadInput(Problem(path, f"the key {key!r} stands twice", "join the arrays"))
-    line, counted = 1, 0
-    for start, end in _elements(text, array):
-        line += text.count("\n", counted, start)
-        counted = start
-        yield _row_or_problem(path, line, text[start:end])
+
+
+def rows_array(path: str, text: str, document: Any, key: str = ROWS_KEY) -> int:
+    """Where the array under the key begins. Raises BadInput where the object has none, or two."""
+    if not isinstance(document, dict) or not isinstance(document.get(key), list):
+        raise BadInput(_no_rows(path, document, key))
+    array, *more = values_of(text, skip_space(text, 0), key)
+    if more:
+        raise BadInput(Problem(path, f"the key {key!r} stands twice", "join the arrays"))
+    return array
 
 
 def _no_rows(path: str, document: Any, key: str) -> Problem:
@@ -170,40 +179,3 @@ def _row_or_problem(path: str, line: int, text: str) -> RawRow | Problem:
         return RawRow(line, {str(number): each for number, each in enumerate(value)})
     found = f"{KINDS.get(type(value), 'a number')} where an object is expected"
     return Problem(where, found, 'write {"field": value, ...}')
-
-
-# The json module tells no positions. The rest finds them in text that is known to be sound.
-
-
-def _skip(text: str, position: int) -> int:
-    match = SPACE.match(text, position)
-    assert match
-    return match.end()
-
-
-def _end(text: str, start: int) -> int:
-    return json.JSONDecoder().raw_decode(text, start)[1]
-
-
-def _elements(text: str, array: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of each element of the array that begins at `array`."""
-    position = _skip(text, array + 1)
-    while text[position] != "]":
-        end = _end(text, position)
-        yield position, end
-        position = _skip(text, end)
-        if text[position] == ",":
-            position = _skip(text, position + 1)
-
-
-def _rows_offsets(text: str, start: int, rows_key: str) -> Iterator[int]:
-    """Where each value of the key begins in the object that begins at `start`."""
-    position = _skip(text, start + 1)
-    while text[position] != "}":
-        key_end = _end(text, position)
-        value = _skip(text, _skip(text, key_end) + 1)
-        if json.loads(text[position:key_end]) == rows_key:
-            yield value
-        position = _skip(text, _end(text, value))
-        if text[position] == ",":
-            position = _skip(text, position + 1)

@@ -19,6 +19,7 @@ from bigft.data.formats.base import (
 from bigft.data.formats.columns import read_conll, read_conllu
 from bigft.data.formats.detect import detect_format
 from bigft.data.formats.json_rows import read_json, read_jsonl
+from bigft.data.formats.squad import read_squad
 from bigft.data.formats.tables import read_csv, read_tsv
 from bigft.data.formats.text import read_parallel, read_text, read_text_folder
 from bigft.data.records import Record
@@ -28,6 +29,7 @@ FORMATS: dict[str, Reader] = {
     "conllu": read_conllu,
     "json": read_json,
     "jsonl": read_jsonl,
+    "squad": read_squad,
     "parquet": read_parquet,
     "datasets": read_datasets,
     "csv": read_csv,

@@ -6,24 +6,13 @@ for langcodes to say, which knows ISO 639, ISO 15924 and CLDR.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import regex
 from langcodes import Language
 from langcodes.tag_parser import LanguageTagError
 
-from bigft.data.words import UNSPACED
-
 NO_REGION = "XX"  # of fairseq's codes: en_XX
-# What tells a script, by ISO 15924. In their order, for Japanese and Korean hold Han too.
-MARKS = {
-    "Jpan": regex.compile(r"[\p{Script=Hiragana}\p{Script=Katakana}]"),
-    "Kore": regex.compile(r"\p{Script=Hangul}"),
-    "Hani": regex.compile(r"\p{Script=Han}"),
-    **{script: regex.compile(rf"\p{{Script={script}}}") for script in UNSPACED},
-}
 
 
 class _Tag(NamedTuple):
@@ -63,15 +52,6 @@ def script_of(code: str) -> str | None:
     """The script that the code names or that its language is usually written in; None: no code."""
     tag = _tag(code)
     return None if tag is None else tag.script
-
-
-def script_in(texts: Iterable[str]) -> str | None:
-    """Which of MARKS most texts hold; None: most hold none of them, or there are no texts."""
-    held = Counter(
-        next((script for script, mark in MARKS.items() if mark.search(text)), None)
-        for text in texts
-    )
-    return held.most_common(1)[0][0] if held else None
 
 
 def _spelling(code: str) -> str:

@@ -12,7 +12,8 @@ from bigft.data.records import Record
 from bigft.data.words import UNSPACED
 from bigft.tasks.protocol import Prediction
 from bigft.tasks.scores.language_model import LanguageModelMetric
-from bigft.tasks.seq2seq.languages import script_in, script_of
+from bigft.tasks.scripts import script_in
+from bigft.tasks.seq2seq.languages import script_of
 
 # How BLEU finds words where spaces do not tell them, by ISO 15924's scripts. sacrebleu's other
 # splitters of such scripts fetch a model.

@@ -143,7 +143,7 @@ def test_brackets_beyond_all_measure_are_refused_by_line(
 @pytest.mark.real
 def test_squad_files_give_their_articles(real_data: Callable[[str], Path]) -> None:
     path = real_data("xquad") / "xquad.en.json"
-    records = read_records([str(path)], ReadOptions())
+    records = read_records([str(path)], ReadOptions(format="json"))
     document = json.loads(path.read_text(encoding="utf-8"))
     assert [record.fields for record in records] == document["data"]
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bigft.tasks.seq2seq.languages import matching, script_in, script_of
+from bigft.tasks.scripts import script_in
+from bigft.tasks.seq2seq.languages import matching, script_of
 
 NLLB = [
     *("eng_Latn", "fra_Latn", "zho_Hans", "zho_Hant", "yue_Hant", "arb_Arab", "arb_Latn"),
