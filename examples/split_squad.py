@@ -19,7 +19,7 @@ def main(source: str, folder: str) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for place, split in enumerate(SPLITS):
         articles = document["data"][place :: len(SPLITS)]
-        text = json.dumps({**document, "data": articles}, ensure_ascii=False)
+        text = json.dumps({**document, "data": articles}, ensure_ascii=False, indent=1)
         Path(folder, f"{split}.json").write_text(text + "\n", encoding="utf-8")
         questions = sum(len(part["qas"]) for each in articles for part in each["paragraphs"])
         print(f"{split}: {len(articles)} articles, {questions} questions")

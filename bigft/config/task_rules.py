@@ -147,6 +147,12 @@ def _question_answering(config: RunConfig, task: QuestionAnswering) -> Iterator[
             f"{named}, but task {task.name} reads two texts",
             "name the columns of question and context: [question, context]",
         )
+    if config.model.fused_head is True:
+        yield Clash(
+            ("model.fused_head", "task.name"),
+            f"true, but task {task.name} has no fused head",
+            "set auto or false",
+        )
     if threshold != 0 and not task.version_2_with_negative:
         yield Clash(
             (key, "task.version_2_with_negative"),

@@ -124,6 +124,8 @@ def test_a_file_that_is_not_squads(refused: Refused) -> None:
             "optim.class_weights={O: 2}",
             "given, but the targets of task question-answering are spans, not labels; leave it out",
         ),
+        ("model.fused_head=true",
+         "true, but task question-answering has no fused head; set auto or false"),
         ("data.packing=true", "given, but task question-answering has no use for it; "
          "leave it out, or train a causal-lm"),
         ("adapt.method=prefix", "prefix, but the models of task question-answering read no keys of "

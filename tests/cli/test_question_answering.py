@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import byte_tokenizer, letter_tokenizer, tiny_model
+from peft import PeftModel
+from tiny import byte_tokenizer, letter_tokenizer, save_tiny, tiny_model
+from transformers import AutoModelForQuestionAnswering
 
 import bigft
 from bigft.cli import main
@@ -162,18 +163,61 @@ def test_another_task_has_no_such_file(
     assert "--question:1: no string `text` in the object" in capsys.readouterr().err
 
 
-def test_plain_transformers_gives_the_same_answers(run: Path) -> None:
-    """By the lines of the document, with other lengths."""
+def documented(model: str) -> dict[str, Any]:
+    """What the lines of the document define, on another model."""
     text = (REPOSITORY / "docs/question_answering.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
-    place: dict[str, Callable[..., str]] = {}
-    exec(code.replace("runs/answers/model", "out/model"), place)
-    asked = [(one, CONTEXT[at:]) for one in QUESTIONS for at in (0, 4, 60)]
-    ours = bigft.predict(
-        "out", [dict(zip(("question", "context"), one, strict=True)) for one in asked]
+    place: dict[str, Any] = {}
+    exec(code.replace("runs/answers/model", model), place)
+    return place
+
+
+def same_answers(place: dict[str, Any]) -> list[str]:
+    """The answers of `bigft.predict`, which those lines give too."""
+    pairs = [(one, CONTEXT[at:]) for one in QUESTIONS for at in (0, 4, 60)]
+    given = [dict(zip(("question", "context"), pair, strict=True)) for pair in pairs]
+    ours = [answer["answer"] for answer in bigft.predict("out", given)]
+    assert ours == [place["answer"](*pair, max_seq_length=48, doc_stride=10) for pair in pairs]
+    return ours
+
+
+def test_plain_transformers_gives_the_same_answers(run: Path) -> None:
+    place = documented("out/model")
+    assert len({*same_answers(place)}) > 2
+    place["model"].config.null_score_diff_threshold = None
+    Path("out/model/config.json").write_text(place["model"].config.to_json_string())
+    RunDirectory("out").write_config(
+        resolved_yaml(load_config("config.yaml", ["task.version_2_with_negative=false"]).config)
     )
-    theirs = [place["answer"](*one, max_seq_length=48, doc_stride=10) for one in asked]
-    assert [answer["answer"] for answer in ours] == theirs
-    assert len({*theirs}) > 2
-    spans = [answer["answers"][0]["text"] for answer in ours]
-    assert "" in theirs or spans == theirs
+    assert "" not in same_answers(place)
+
+
+def test_an_adapter_on_a_model_of_another_task_keeps_head_and_threshold(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base is a tagger of five labels; peft loads what is left on a base of two outputs."""
+    save_tiny(Path("model"))
+    Path("config.yaml").write_text(f"{CONFIG}adapt: {{method: lora, r: 2}}\n")
+    for split in ("train", "dev", "test"):
+        Path(f"{split}.json").write_text(squad("the red cat", None, "tall"))
+    words = ["data.validation_file=dev.json", "task.null_score_diff_threshold=tune"]
+    words += ["train.max_steps=3", "optim.learning_rate=0.01", "train.save_strategy=no"]
+    assert main(["train", "config.yaml", *words]) == 0
+    results = json.loads(Path("out/all_results.json").read_text())
+    stored = json.loads(Path("out/model/config.json").read_text())["null_score_diff_threshold"]
+    assert results["eval_null_score_diff_threshold"] == stored
+    assert json.loads(Path("out/model/adapter_config.json").read_text())["task_type"] == (
+        "QUESTION_ANS"
+    )
+    base = AutoModelForQuestionAnswering.from_pretrained("model", num_labels=2)
+    base.config.null_score_diff_threshold = stored
+    place = documented("model")
+    place["model"] = PeftModel.from_pretrained(base, "out/model").eval()
+    same_answers(place)
+
+
+def test_a_saved_tokenizer_cuts_nothing(run: Path) -> None:
+    """One that transformers had cut with would keep that, and cut every text of who loads it."""
+    bigft.predict("out", [{"question": QUESTIONS[0], "context": CONTEXT}])
+    tokenizer = json.loads(Path("out/model/tokenizer.json").read_text())
+    assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)

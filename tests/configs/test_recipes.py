@@ -285,3 +285,39 @@ def test_dapt_text_and_dapt_ner_that_goes_on_from_it(stand_in: Any, data: Path) 
         for name in ("adapted", "tagged")
     )
     assert torch.equal(adapted, tagged)  # the first step of a warm-up has the rate 0
+
+
+def write_squad(path: Path, context: str, answers: list[tuple[str, int]]) -> Path:
+    asked = [
+        {"id": str(at), "question": "who?", "answers": [{"text": text, "answer_start": start}]}
+        for at, (text, start) in enumerate(answers)
+    ]
+    document = {"data": [{"paragraphs": [{"context": context, "qas": asked}]}]}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "context", "answers"),
+    [
+        ("qa_xquad_en", "ann met bob in ulm", [("ann", 0), ("bob", 8)]),
+        # One of them stands elsewhere, and is dropped.
+        ("qa_cmrc2018", "ann 来到乌尔姆 bob 没有", [("乌尔姆", 6), ("没有", 14), ("没有", 13)]),
+    ],
+)
+def test_question_answering(
+    stand_in: Any, data: Path, recipe: str, context: str, answers: list[tuple[str, int]]
+) -> None:
+    file = write_squad(data / "squad.json", context, answers)
+    answer = run_of(
+        recipe,
+        data,
+        model__model_name_or_path=stand_in("bert"),
+        data__train_file=file,
+        data__test_file=file,
+    )
+    assert {"test_exact_match", "test_f1"} <= {*answer["results"]}
+    assert answer["results"]["test_samples"] == 2
+    (report,) = [event["text"] for event in answer["log"] if event["event"] == "report"]
+    name = "CMRC 2018's" if recipe == "qa_cmrc2018" else "SQuAD's"
+    assert report.startswith(f"Answers, as {name} script scores them")

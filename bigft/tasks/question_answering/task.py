@@ -148,7 +148,11 @@ class QuestionAnswering(Task):
     # -- model --------------------------------------------------------------------------------
 
     def model_options(self) -> dict[str, Any]:
-        return {"num_labels": 2}  # a start and an end
+        names = ("LABEL_0", "LABEL_1")  # of a start and an end: no names, as transformers has it
+        return {
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: number for number, name in enumerate(names)},
+        }
 
     def attach_head(self, model: PreTrainedModel) -> None:
         """The head, and in the model's own config, which is saved, when a question has no answer:
