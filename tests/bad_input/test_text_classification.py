@@ -104,8 +104,8 @@ def test_where_nothing_is_left_what_is_wrong_is_said(refused: Refused) -> None:
         (['optim.class_weights={"z": 2.0}'],
          "command line: optim.class_weights={\"z\": 2.0}: no label 'z'; the labels are x, y"),
         (["data.max_seq_length=3"],
-         "command line: data.max_seq_length=3: 3, but 2 special tokens go in first; give at least "
-         "4"),
+         "command line: data.max_seq_length=3: 3, but 3 special tokens go in first; give at least "
+         "5"),
         (["train.metric_for_best_model=macrof1"],
          "train.metric_for_best_model=macrof1: no metric 'macrof1'; did you mean macro_f1?"),
         (["data.train_file=train.jsonl#x"],

@@ -68,6 +68,7 @@ def test_an_installed_bigft_has_no_benchmarks(
 def test_the_benchmarks_of_this_checkout_are_found() -> None:
     operators = {"masked_cross_entropy", "linear_cross_entropy", "token_classification_head"}
     trainings = {"train_head", "train_lm", "train_ner", "train_scratch", "train_sft"}
+    trainings |= {"train_mlm", "train_text"}
     waits = {"starts", "prepare_chat", "shared_machine"}
     assert (
         operators | trainings | waits | {"packing", "checkpoint"}

@@ -58,7 +58,7 @@ def test_what_a_task_can_read_gets_a_config_that_is_accepted(
     [
         ("sib200", "no data file, but folders: eng_Latn, zho_Hans"),
         ("clinc150", "2 files, none of them named for a split: data_full.json, domains.json"),
-        ("clinc150/data_full.json", "data_full.json#val"),
+        ("clinc150/data_full.json", "data_full.json#oos_test"),
         ("self_instruct", "name the file to train on: bigft init"),
         ("uner_english_ewt", "nothing to train on (validation: en_ewt-ud-dev.iob2, test: "),
         ("sign_language_digits", "image-classification is not available yet"),

@@ -55,7 +55,7 @@ def test_a_checkout_without_links_has_recipes_too(
     [
         ("quickstrat", "did you mean quickstart?"),
         ("llama3_8b", "did you mean llama3_8b_lora or llama3_70b_qlora or llama3_8b_full_zero3?"),
-        ("xyz", "there are bert_conll2003, llama3_70b_qlora,"),
+        ("xyz", "there are banking77, bert_conll2003, clinc150,"),
     ],
 )
 def test_an_unknown_name_is_refused_with_those_that_are_near(

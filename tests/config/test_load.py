@@ -186,8 +186,8 @@ def test_an_unknown_key_is_answered_with_the_nearest(refused: Refused, key: str,
 def test_missing_keys_are_named_with_their_meaning(refused: Refused) -> None:
     assert refused(text="") == [
         f"config.yaml: task.name: missing; choose one of {', '.join(AVAILABLE_TASKS)}",
-        "config.yaml: model.model_name_or_path: missing; give a directory, or the id of a model "
-        "on the hub",
+        "config.yaml: model.model_name_or_path: missing; give a directory, the id of a model on "
+        "the hub, or a run directory, whose model is meant",
         "config.yaml: train.output_dir: missing; give the run's directory",
         "config.yaml: data.train_file: neither data.train_file nor data.dataset_name is given; "
         "name the file to train on",

@@ -149,7 +149,7 @@ def _no_rows(path: str, document: Any, key: str) -> Problem:
     found, fix = KINDS.get(type(document), "a number"), "write an array of objects"
     if isinstance(document, dict):
         found = f"an object without an array under {key!r} (keys: {', '.join(document)})"
-        arrays = [name for name, value in document.items() if isinstance(value, list)]
+        arrays = sorted(name for name, value in document.items() if isinstance(value, list))
         if arrays:
             return Problem(path, found, f"name one of its arrays: {path}#{arrays[0]}")
     return Problem(path, found, f"{fix}, or one object a line")
