@@ -12,9 +12,13 @@ from bigft.config.errors import BadInput, Problem
 from bigft.models.heads.swap import base_model
 from bigft.models.layers import body, layer_numbers
 from bigft.models.peft_methods import ia3, lora, p_tuning, prefix, prompt
+from bigft.models.weights import fit_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# What peft puts into the names of parameters that stay what they are.
+PEFT_PARTS = re.compile(r"^base_model\.model\.|(?<=\.)(modules_to_save\.\w+|base_layer)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,25 @@ def load_options(options: Any, dtype: str) -> dict[str, Any]:
 def virtual_tokens(options: Any) -> int:
     """How many positions of every row the method's own vectors take."""
     return getattr(options, "num_virtual_tokens", 0)
+
+
+def check_new_is_trained(model: Any) -> None:
+    """Raises BadInput where an adapter leaves a matrix as it is that the model's files do not hold:
+    it is random, and no adapter makes up for that. Of the others all may stay: biases are 0."""
+    trained = {_plain_name(name) for name, p in model.named_parameters() if p.requires_grad}
+    plain = dict(base_model(model).named_parameters())
+    sizes = {_plain_name(name): parameter.ndim for name, parameter in plain.items()}
+    random = [name for name in fit_of(model).new if sizes.get(name, 0) > 1 and name not in trained]
+    if not random or not hasattr(model, "peft_config"):
+        return
+    what = f"it would leave {random[0]} as it is, which is new, with random values"
+    fix = "train the whole model first (adapt.method full), or take one whose files hold it"
+    raise BadInput(Problem("adapt.method", what, fix))
+
+
+def _plain_name(name: str) -> str:
+    """Of a parameter in peft's shell the name in the model itself."""
+    return PEFT_PARTS.sub("", name)
 
 
 def check_shardable(model: Any) -> None:

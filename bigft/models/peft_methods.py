@@ -121,14 +121,21 @@ def task_type(model: PreTrainedModel) -> str:
     from transformers.models.auto import modeling_auto
 
     known = {
-        "TOKEN_CLS": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-        "SEQ_CLS": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-        "QUESTION_ANS": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
-        "CAUSAL_LM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        "SEQ_2_SEQ_LM": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        "TOKEN_CLS": ["TOKEN_CLASSIFICATION"],
+        "SEQ_CLS": ["SEQUENCE_CLASSIFICATION"],
+        "QUESTION_ANS": ["QUESTION_ANSWERING"],
+        "CAUSAL_LM": ["CAUSAL_LM"],
+        "SEQ_2_SEQ_LM": ["SEQ_TO_SEQ_CAUSAL_LM"],
+        # Its word for an encoder whose output is taken as it is: it has none for masked tokens.
+        "FEATURE_EXTRACTION": ["MASKED_LM", "PRETRAINING"],
     }
     name = type(model).__name__
-    (found, *_) = [task for task, classes in known.items() if name in classes.values()]
+    (found, *_) = [
+        task
+        for task, kinds in known.items()
+        for kind in kinds
+        if name in getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES").values()
+    ]
     return found
 
 

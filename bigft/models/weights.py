@@ -34,10 +34,12 @@ class Fit:
     notes: what a user should know of it, one sentence each.
     rows: the stored rows of a classifier's labels, where these are not the stored head's labels in
         their order.  None: the head is taken as it is stored, or none is.
+    new: names of parameters that the files do not hold.
     """
 
     notes: tuple[str, ...] = ()
     rows: Rows | None = None
+    new: tuple[str, ...] = ()
 
 
 def fit_of(model: Any) -> Fit:
@@ -97,10 +99,11 @@ def check_fit(
     ]
     if problems:
         raise BadInput(misnamed(model, name, missing, unexpected) or problems)
-    notes = [*_notes(missing | (shapes.keys() - by_row), unexpected, is_cut)]
+    new = missing | (shapes.keys() - by_row)
+    notes = [*_notes(new, unexpected, is_cut)]
     if rows is not None:
         notes.append(_rows_note(by_row, labels, stored_labels, rows))
-    return Fit(tuple(notes), rows)
+    return Fit(tuple(notes), rows, tuple(_in_order(new)))
 
 
 def _rows(

@@ -17,7 +17,13 @@ from bigft.data.order import Order
 from bigft.data.records import Row
 from bigft.data.split import PreparedSplit
 from bigft.data.tag_spellings import Tagging
-from bigft.models.adapt import adapt_model, check_shardable, freezes_base, load_options
+from bigft.models.adapt import (
+    adapt_model,
+    check_new_is_trained,
+    check_shardable,
+    freezes_base,
+    load_options,
+)
 from bigft.models.load import load_model, load_model_config
 from bigft.models.sharded import load_sharded
 from bigft.runtime.seeding import seed_everything
@@ -78,6 +84,7 @@ class Run:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         seed_everything(config.train.seed, "adapter")
         model = adapt_model(model, options, self.processor)
+        check_new_is_trained(model)
         if effective_zero_stage(config) == 3:
             check_shardable(model)
         self.task.attach_head(model)

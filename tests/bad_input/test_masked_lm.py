@@ -129,3 +129,17 @@ def test_a_run_that_left_an_adapter(refused: Refused) -> None:
         "command line: model.model_name_or_path=other: the run other left an adapter, not a whole "
         "model; merge it into its base, `bigft export other --merge`, and name other/merged"
     ]
+
+
+def test_an_adapter_on_a_head_that_is_new_is_refused_and_one_that_trains_it_is_not(
+    refused: Refused, notes: Callable[..., list[str]]
+) -> None:
+    body = tiny_model("bert", "AutoModel")  # without a head for masked tokens
+    body.save_pretrained("model")
+    assert refused("adapt.method=lora") == [
+        "command line: adapt.method=lora: it would leave cls.predictions.transform.dense.weight as "
+        "it is, which is new, with random values; train the whole model first (adapt.method full), "
+        "or take one whose files hold it"
+    ]
+    assert notes("adapt={method: lora, modules_to_save: [transform]}")[0].startswith("new, with")
+    assert notes("adapt.method=full")[0].startswith("new, with random values")

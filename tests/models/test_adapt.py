@@ -37,6 +37,7 @@ ALL_OF_PEFT = [name for name, adapter in ADAPTERS.items() if adapter.is_peft]
 # bigft's rules refuse a prefix for token classification: only its own forward would answer.
 PLACES = [(method, "llama", LANGUAGE) for method in ALL_OF_PEFT]
 PLACES += [(method, "bert", TOKENS) for method in ALL_OF_PEFT if method != "prefix"]
+PLACES += [(method, "bert", "AutoModelForMaskedLM") for method in ALL_OF_PEFT]
 
 
 def options(method: str, **keys: Any) -> Any:
