@@ -8,8 +8,6 @@ end. How to read it: benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
 import os
 import statistics
@@ -18,16 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from bench_train_ner import cpu_model, device_name
+from processes import ROOT, cpu_model, device_slug
+from rows import RESULTS, versions, write_rows
 
-import bigft
-
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "deepspeed")
 SKIPPED = 5  # steps before the clock runs: buffers are allocated, the optimizer's state made
 MEASURED = (
@@ -280,7 +275,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="OMP_NUM_THREADS of every run")
     parser.add_argument("--providers", nargs="+", choices=list(PROVIDERS), default=list(PROVIDERS))
     parser.add_argument("--group-by-length", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.text, args.model = args.text.resolve(), args.model.resolve()
@@ -294,30 +289,21 @@ def main() -> None:
     if args.worker:
         train_with_trainer(args)
         return
-    date = datetime.date.today().isoformat()
     conditions = {
         **{name: getattr(args, name) for name in ("max_steps", "batch", "seq", "lr", "threads")},
-        **{package: version(package) for package in PACKAGES},
+        **versions(PACKAGES),
         "cpu": cpu_model(),
-        "bigft": bigft.__version__,
-        "date": date,
     }
-    output = args.results / f"train_mlm_{device_name()}_{date}.csv"
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output = args.results / f"train_mlm_{device_slug()}_{conditions['date']}.csv"
     rows: list[Line] = []
-    with output.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if file.tell() == 0:
-            writer.writeheader()
-        for seed in args.seeds:
-            for provider in args.providers:
-                with tempfile.TemporaryDirectory() as folder:
-                    measured = run(provider, args, seed, Path(folder))
-                rows.append({"provider": provider, "seed": seed, **measured, **conditions})
-                writer.writerow(rows[-1])
-                file.flush()
-                speed = measured["tokens_per_second"]
-                print(f"{provider} seed {seed}: {speed:.0f} tokens/s", flush=True)
+    for seed in args.seeds:
+        for provider in args.providers:
+            with tempfile.TemporaryDirectory() as folder:
+                measured = run(provider, args, seed, Path(folder))
+            rows.append({"provider": provider, "seed": seed, **measured, **conditions})
+            write_rows(output, COLUMNS, rows[-1:])
+            speed = measured["tokens_per_second"]
+            print(f"{provider} seed {seed}: {speed:.0f} tokens/s", flush=True)
     print(f"\n{output}\n{table(rows)}")
 
 

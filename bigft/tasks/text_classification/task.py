@@ -206,7 +206,9 @@ class TextClassification(Task):
 
     def attach_head(self, model: PreTrainedModel) -> None:
         from bigft.models.heads.sequence import attach_sequence_head
+        from bigft.models.heads.swap import base_model
 
+        vars(base_model(model).config).pop(THRESHOLD, None)  # a base brings along another task's
         text_config = model.config.get_text_config()
         if text_config.pad_token_id is None:  # a decoder classifies at the last token before it
             text_config.pad_token_id = self._tokenizer.pad_token_id
