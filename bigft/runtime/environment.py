@@ -17,7 +17,7 @@ MALLOC_SETTINGS = {
 }
 # libgomp reads it when it is loaded. By default a thread that waits for another one spins 300,000
 # times before it sleeps: on a core that the other one, or another process, needs (docs/results.md).
-SPINS = {"GOMP_SPINCOUNT": "1000"}
+SPINS = {"GOMP_SPINCOUNT": "5000"}
 WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # the user's own: either says how to wait
 SETTLED = "BIGFT_SETTLED"  # settings are applied: not again
 PARENT = "BIGFT_PARENT"  # the process that started the ranks, and claimed the directory for them

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from tasks.questions import config
 
 from bigft.config.errors import BadInput
 from bigft.data.formats import ReadOptions, read_records
 from bigft.data.records import Record
-from bigft.tasks.question_answering.fields import SEVERAL, questions
+from bigft.tasks.question_answering.fields import SEVERAL, Columns, questions
 
 CONTEXT = "Ulm lies on the Danube."
 PAIR = {"id": "a", "question": "Where?", "context": CONTEXT}
@@ -171,6 +172,24 @@ def test_columns_may_be_named() -> None:
     assert refusal({"p": CONTEXT}, data=names) == (
         'a.json:1: no field \'q\'; there are p; write {"q": "...", "paragraph": "..."}'
     )
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "datasets"])
+def test_tables_hold_the_same_questions(tmp_path: Path, form: str) -> None:
+    """Answers as `datasets` has SQuAD's: lists of texts and of places, both empty for none."""
+    rows = [
+        PAIR | {"answers": {"text": ["the Danube", "Ulm"], "answer_start": [12, 0]}},
+        PAIR | {"id": "b", "answers": {"text": [], "answer_start": []}},
+    ]
+    table, path = datasets.Dataset.from_list(rows), str(tmp_path / "table")
+    write = {"jsonl": table.to_json, "parquet": table.to_parquet, "datasets": table.save_to_disk}
+    write[form](path)
+    records = read_records([path], ReadOptions(columns=Columns().all))
+    found = questions(records, config(version_2_with_negative=True), "test")
+    assert [record.fields for record in found] == [
+        PAIR | {"answers": [GOLD, {"text": "Ulm", "answer_start": 0}]},
+        PAIR | {"id": "b", "answers": []},
+    ]
 
 
 @pytest.mark.real
