@@ -93,6 +93,7 @@ class Encoder:
             what = "whole_word, but the tokenizer is a slow one, which cannot tell words"
             fix = "set it to token, or model.tokenizer_name to one with a tokenizer.json"
             raise BadInput(Problem("task.masking", what, fix))
+        self._size = self._room(len(self._frame.before) + len(self._frame.behind))
 
     def _found_frame(self) -> Frame:
         return Frame.of_joined(self._tokenizer)
@@ -109,9 +110,8 @@ class Encoder:
             raise BadInput(Problem("data.max_seq_length", what, f"give {taken + least} or more"))
         return self._limit.tokens - taken
 
-    def _bounded_room(self, taken: int, instead: str, least: int = 1) -> int:
-        """The same where a bound there must be.  instead: what does without one."""
-        room = self._room(taken, least)
+    def _bounded(self, room: int | None, instead: str) -> int:
+        """The room where a bound there must be.  instead: what does without one."""
         if room is None:
             what = "not given, but neither model nor tokenizer says how long a row may be"
             fix = f"give it (512, for example), or set {instead}"
@@ -120,15 +120,14 @@ class Encoder:
 
     def encode(self, records: Iterable[Record]) -> Iterator[Encoded]:
         """Of each record, in their order, its rows, and notes on it."""
-        room = self._room(len(self._frame.before) + len(self._frame.behind))
         for record, text in self._tokenized(records):
             notes = list(self._notes(record, text))
-            if room is not None and len(text.ids_T) > room:
+            if self._size is not None and len(text.ids_T) > self._size:
                 assert self._limit is not None
                 where = f"{self._limit.tokens} tokens: {self._limit.source}"
                 rest = "task.line_by_line: false would put the rest into further rows"
                 notes.append(Note(record.index, f"are cut at {where}; {rest}"))
-            yield [self._row(record.index, 0, 1, [text.cut(0, room)]), *notes]
+            yield [self._row(record.index, 0, 1, [text.cut(0, self._size)]), *notes]
 
     def prompt(self, record: Record) -> Row:
         """The text as a row of which nothing is masked. Raises BadInput if it is too long."""
@@ -203,8 +202,7 @@ class JoinedEncoder(Encoder):
         self, tokenizer: PreTrainedTokenizerBase, options: Options, limit: Limit | None
     ) -> None:
         super().__init__(tokenizer, options, limit)
-        taken = len(self._frame.before) + len(self._frame.behind)
-        self._size = self._bounded_room(taken, "task.line_by_line to true")
+        self._block = self._bounded(self._size, "task.line_by_line to true")
         if not self._frame.between:
             what = "false, but the tokenizer has no token to put between two texts (sep or eos)"
             raise BadInput(Problem("task.line_by_line", what, "set it to true"))
@@ -214,7 +212,7 @@ class JoinedEncoder(Encoder):
         one."""
         pairs = list(self._tokenized(records))
         found: list[list[list[Piece]]] = [[] for _ in pairs]
-        for block in blocks((len(text.ids_T) for _, text in pairs), self._size):
+        for block in blocks((len(text.ids_T) for _, text in pairs), self._block):
             found[block[0].text].append(block)
         for (record, text), own in zip(pairs, found, strict=True):
             rows = [
@@ -241,8 +239,8 @@ class PairEncoder(Encoder):
         self, tokenizer: PreTrainedTokenizerBase, options: Options, limit: Limit | None
     ) -> None:
         super().__init__(tokenizer, options, limit)
-        taken, instead = sum(map(len, self._frame)), "task.next_sentence_prediction to false"
-        self._size = self._bounded_room(taken, instead, least=2)
+        room = self._room(sum(map(len, self._frame)), least=2)
+        self._both = self._bounded(room, "task.next_sentence_prediction to false")
 
     def _found_frame(self) -> Frame:
         return Frame.of_pair(self._tokenizer)
@@ -259,29 +257,39 @@ class PairEncoder(Encoder):
             [each for each in self._tokens(sentences(record.fields["text"])) if each.ids_T]
             for record in records
         ]
-        sizes = [[len(sentence.ids_T) for sentence in document] for document in documents]
-        filled = [number for number, document in enumerate(sizes) if document]
-        known = [sizes[number] for number in filled]
-        for number, record in enumerate(records):
-            own: list[Pair] = []
+        known = [document for document in documents if document]
+        sizes = [[len(sentence.ids_T) for sentence in document] for document in known]
+        places = iter(range(len(known)))
+        for record, document in zip(records, documents, strict=True):
             if len(known) == 1:
                 what = "no other document is read together with it: what could be foreign to it?"
                 fix = "give more documents, or set data.sample_by to paragraph"
                 yield BadInput(Problem(record.where, what, fix))
                 continue
-            if sizes[number]:
+            own: list[Pair] = []
+            if document:
                 draw = address("next sentence", record.index)
-                own = list(pairs(known, filled.index(number), self._size, draw))
-            rows = []
-            for window, pair in enumerate(own):
-                first = _run([documents[at] for at in filled], pair.first)
-                second = _run([documents[at] for at in filled], pair.second)
-                first = first.cut(len(first.ids_T) - pair.first_tokens, None)
-                begins = sum(map(len, (self._frame.before, first.ids_T, self._frame.between)))
-                columns = {"second": [begins], "next_sentence_label": [int(not pair.follows)]}
-                texts = [first, second.cut(0, pair.second_tokens)]
-                rows.append(self._row(record.index, window, len(own), texts, columns))
-            yield [*rows, *self._notes(record, *documents[number])]
+                own = list(pairs(sizes, next(places), self._both, draw))
+            rows = [
+                self._pair(record.index, window, len(own), known, pair)
+                for window, pair in enumerate(own)
+            ]
+            yield [*rows, *self._notes(record, *document)]
+
+    def _pair(
+        self,
+        record: int,
+        window: int,
+        num_windows: int,
+        documents: Sequence[Sequence[Tokens]],
+        pair: Pair,
+    ) -> Row:
+        first, second = _run(documents, pair.first), _run(documents, pair.second)
+        first = first.cut(len(first.ids_T) - pair.first_tokens, None)
+        begins = sum(map(len, (self._frame.before, first.ids_T, self._frame.between)))
+        columns = {"second": [begins], "next_sentence_label": [int(not pair.follows)]}
+        texts = [first, second.cut(0, pair.second_tokens)]
+        return self._row(record, window, num_windows, texts, columns)
 
 
 def _run(documents: Sequence[Sequence[Tokens]], run: Run) -> Tokens:
