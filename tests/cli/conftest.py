@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 
 from bigft.cli import main
 from bigft.config import load_config, resolved_yaml
+from bigft.runtime.caller_state import left_as_found
 from bigft.runtime.run_directory import RunDirectory
 
 
@@ -24,6 +25,13 @@ def trained_run(place: Path) -> Path:
     shutil.copytree("model", directory.model)
     directory.update(status="finished", exit_code=0)
     return directory.path
+
+
+@pytest.fixture
+def process_as_found() -> Iterator[None]:
+    """For tests that train in this process: what a run changes in it is put back."""
+    with left_as_found():
+        yield
 
 
 LONG = 16384  # positions of the tiny models: real samples fit, a byte a token

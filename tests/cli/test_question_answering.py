@@ -18,6 +18,8 @@ from bigft.cli import main
 from bigft.config import load_config, resolved_yaml
 from bigft.runtime.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("process_as_found")
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTEXT = (
     "the red cat of the old king ran up a tall green tree and saw nine white hens on the far side "

@@ -12,6 +12,8 @@ from tiny import byte_tokenizer, letter_tokenizer, tiny_model
 
 from bigft.cli import main
 
+pytestmark = pytest.mark.usefixtures("process_as_found")
+
 WORDS = ["bad", "good", "fine", "poor"]
 CONFIG = """\
 task: {{name: text-classification, {options}}}
