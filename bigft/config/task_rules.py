@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bigft.config.clash import Clash
 from bigft.config.sections import DataConfig, RunConfig
@@ -52,28 +52,44 @@ def task_contradictions(config: RunConfig) -> Iterator[Clash]:
             "data.label_all_tokens": data.label_all_tokens,
             "optim.class_weights": config.optim.class_weights is not None,
         }
-        for key in [key for key, is_given in given.items() if is_given]:
-            what = f"given, but the targets of task {task.name} are {task.answers_in}, not labels"
-            yield Clash((key, "task.name"), what, "leave it out")
+        what = f"given, but the targets of task {task.name} are {task.answers_in}, not labels"
+        yield from _given_in_vain(given, "task.name", what)
     if not isinstance(task, TextClassification):
         is_pair = isinstance(task, QuestionAnswering)
         given = {
             "data.text_column_name": isinstance(data.text_column_name, tuple) and not is_pair,
             "data.label_column_name": isinstance(data.label_column_name, tuple),
         }
-        for key in [key for key, is_given in given.items() if is_given]:
-            what = f"a list of columns, but task {task.name} reads one"
-            yield Clash((key, "task.name"), what, "name one column")
-        only = {
+        what = f"a list of columns, but task {task.name} reads one"
+        yield from _given_in_vain(given, "task.name", what, "name one column")
+        given = {
             "data.group_column_name": data.group_column_name is not None,
             "optim.focal_gamma": config.optim.focal_gamma > 0,
         }
-        for key in [key for key, is_given in only.items() if is_given]:
-            what = f"given, but task {task.name} has no use for it"
-            yield Clash((key, "task.name"), what, "leave it out")
+        what = f"given, but task {task.name} has no use for it"
+        yield from _given_in_vain(given, "task.name", what)
     else:
         yield from _text_classification(config, task)
     yield from _mixture(config)
+
+
+def _given_in_vain(
+    given: Mapping[str, bool], other: str, what: str, fix: str = "leave it out"
+) -> Iterator[Clash]:
+    """given: of each key whether the config has it.  other: the key that leaves no use for it."""
+    for key, is_given in given.items():
+        if is_given:
+            yield Clash((key, other), what, fix)
+
+
+def _without_validation(config: RunConfig, key: str) -> Iterator[Clash]:
+    """key: of a threshold that is to be tuned."""
+    if not config.data.validation_file and config.data.dataset_name is None:
+        yield Clash(
+            (key, "data.validation_file"),
+            "tune, but there is no validation set to choose it on",
+            "give data.validation_file, or a number",
+        )
 
 
 def _text_classification(config: RunConfig, task: TextClassification) -> Iterator[Clash]:
@@ -87,21 +103,15 @@ def _text_classification(config: RunConfig, task: TextClassification) -> Iterato
             "both given: a target whose share is spread has no one probability",
             "leave one of them out",
         )
-    has_validation = bool(data.validation_file) or data.dataset_name is not None
-    if task.decision_threshold == "tune" and not has_validation:
-        yield Clash(
-            ("task.decision_threshold", "data.validation_file"),
-            "tune, but there is no validation set to choose it on",
-            "give data.validation_file, or a number",
-        )
+    if task.decision_threshold == "tune":
+        yield from _without_validation(config, "task.decision_threshold")
     if task.problem_type != "single_label_classification" and task.problem_type != "auto":
         given = {
             "task.out_of_scope_label": task.out_of_scope_label is not None,
             "optim.label_smoothing_factor": optim.label_smoothing_factor > 0,
         }
-        for key in [key for key, is_given in given.items() if is_given]:
-            what = f"given, but it has no meaning with {task.problem_type}"
-            yield Clash((key, "task.problem_type"), what, "leave it out")
+        what = f"given, but it has no meaning with {task.problem_type}"
+        yield from _given_in_vain(given, "task.problem_type", what)
 
 
 def _causal_lm(task: CausalLM) -> Iterator[Clash]:
@@ -159,12 +169,8 @@ def _question_answering(config: RunConfig, task: QuestionAnswering) -> Iterator[
             f"{threshold}, but task.version_2_with_negative is false: every question is answered",
             "set that to true, or leave the threshold out",
         )
-    elif threshold == "tune" and not (config.data.validation_file or config.data.dataset_name):
-        yield Clash(
-            (key, "data.validation_file"),
-            "tune, but there is no validation set to choose it on",
-            "give data.validation_file, or a number",
-        )
+    elif threshold == "tune":
+        yield from _without_validation(config, key)
 
 
 def _mixture(config: RunConfig) -> Iterator[Clash]:

@@ -78,6 +78,14 @@ def one_by_one(encode: Callable[[Record], list[Row]]) -> Encode:
     return encode_all
 
 
+def encode_one(encode: Encode, record: Record) -> list[Row]:
+    """The rows of one record, by what encodes many. Raises BadInput if it cannot be used."""
+    (encoded,) = encode([record])
+    if isinstance(encoded, BadInput):
+        raise encoded
+    return [each for each in encoded if isinstance(each, Row)]
+
+
 def prepare_split(
     directory: Path,
     name: str,

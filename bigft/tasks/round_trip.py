@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from bigft.tasks.spelling import Spelling
+from bigft.tasks.unlearnable import NO_INPUT, UNKNOWN_INPUT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,12 @@ class RoundTrip:
         known = self._marks.sub("", known)
         letters = any(map(str.isalnum, text))
         return not any(map(str.isalnum, known)) if letters else not known.strip()
+
+    def input_notes(self, text: str, ids_T: Sequence[int]) -> tuple[str, ...]:
+        """What of a text the model does not see: notes as those of a Row."""
+        if not self.has_unknown(ids_T):
+            return ()
+        return (NO_INPUT,) if self.is_unknown(text, ids_T) else (UNKNOWN_INPUT,)
 
     def keeps_spelled(self, ids_T: Sequence[int]) -> bool:
         """Whether the tokens are decoded to what they spell."""

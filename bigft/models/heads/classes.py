@@ -67,7 +67,7 @@ class ClassHead(FusedHead):
         if self._class_weights is None:
             return None
         if self._weight_C is None or self._weight_C.device != device:
-            self._weight_C = torch.tensor(self._class_weights, device=device)
+            self._weight_C = torch.tensor(self._class_weights, dtype=torch.float32, device=device)
         return self._weight_C
 
     def fused_answer(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import CausalLM as Options
+from bigft.data.prepare import encode_one
 from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import stream_splits
 from bigft.data.split import PreparedSplit
@@ -110,10 +111,7 @@ class CausalLM(Task):
         return writes_clock(processor, config.data.chat_template)
 
     def encode(self, record: Record) -> list[Row]:
-        (rows,) = self.encode_all([record])
-        if isinstance(rows, BadInput):
-            raise rows
-        return rows
+        return encode_one(self.encode_all, record)
 
     def encode_all(self, records: Iterable[Record]) -> Iterator[list[Row] | BadInput]:
         return self._encoder.encode(records)

@@ -17,7 +17,6 @@ from bigft.tasks.masked_lm.fields import sentences
 from bigft.tasks.masked_lm.pairs import Pair, Run, pairs
 from bigft.tasks.masked_lm.words import continues
 from bigft.tasks.round_trip import RoundTrip
-from bigft.tasks.unlearnable import NO_INPUT, UNKNOWN_INPUT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -164,10 +163,8 @@ class Encoder:
 
     def _notes(self, record: Record, *texts: Tokens) -> Iterator[Note]:
         ids_T = [token for text in texts for token in text.ids_T]
-        if self._round_trip.is_unknown(record.fields["text"], ids_T):
-            yield Note(record.index, NO_INPUT)
-        elif self._round_trip.has_unknown(ids_T):
-            yield Note(record.index, UNKNOWN_INPUT)
+        for note in self._round_trip.input_notes(record.fields["text"], ids_T):
+            yield Note(record.index, note)
 
     def _tokenized(self, records: Iterable[Record]) -> Iterator[tuple[Record, Tokens]]:
         source = iter(records)

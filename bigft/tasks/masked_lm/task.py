@@ -13,7 +13,7 @@ import numpy as np
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import MaskedLM as Options
-from bigft.data.prepare import Encoded
+from bigft.data.prepare import Encoded, encode_one
 from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import stream_splits
 from bigft.data.split import PreparedSplit
@@ -83,10 +83,7 @@ class MaskedLM(Task):
         return Read(splits, [])
 
     def encode(self, record: Record) -> list[Row]:
-        (encoded,) = self.encode_all([record])
-        if isinstance(encoded, BadInput):
-            raise encoded
-        return [row for row in encoded if isinstance(row, Row)]
+        return encode_one(self.encode_all, record)
 
     def encode_all(self, records: Iterable[Record]) -> Iterator[Encoded]:
         return self._encoder.encode(records)

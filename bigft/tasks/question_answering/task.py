@@ -13,6 +13,7 @@ from bigft.config.tasks import QuestionAnswering as Options
 from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.source import stream_splits
 from bigft.data.split import PreparedSplit
+from bigft.tasks.labels import names_by_id
 from bigft.tasks.protocol import (
     Loss,
     Metric,
@@ -149,10 +150,7 @@ class QuestionAnswering(Task):
 
     def model_options(self) -> dict[str, Any]:
         names = ("LABEL_0", "LABEL_1")  # of a start and an end: no names, as transformers has it
-        return {
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: number for number, name in enumerate(names)},
-        }
+        return names_by_id(names)
 
     def attach_head(self, model: PreTrainedModel) -> None:
         """The head, and in the model's own config, which is saved, when a question has no answer:

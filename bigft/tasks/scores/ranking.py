@@ -134,6 +134,12 @@ def best_threshold(groups: Groups) -> tuple[float, float]:
     return float((groups.scores_K[best] + below) / 2), float(f1[best])
 
 
+def mean_of_defined(scores: Sequence[float]) -> float:
+    """NaN where none is defined."""
+    known = [score for score in scores if not math.isnan(score)]
+    return sum(known) / len(known) if known else math.nan
+
+
 def spearman(one: Sequence[float] | Any, other: Sequence[float] | Any) -> float:
     """Pearson's correlation of the ranks; equal numbers have the mean of theirs."""
     return pearson(_ranks(one), _ranks(other))

@@ -43,7 +43,7 @@ from bigft.tasks.text_rows import (
     text_batch,
     text_row,
 )
-from bigft.tasks.unlearnable import NO_INPUT, NO_TOKEN, UNKNOWN_INPUT
+from bigft.tasks.unlearnable import NO_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -125,10 +125,7 @@ class Seq2Seq(Task):
         if lost:
             side = " at its left end" * (self._tokenizer.truncation_side == "left")
             notes += (f"have their source cut at {self._max_length} tokens{side}: {self._cut_by}",)
-        if self._round_trip.is_unknown(source, input_ids_T):
-            notes += (NO_INPUT,)
-        elif self._round_trip.has_unknown(input_ids_T):
-            notes += (UNKNOWN_INPUT,)
+        notes += self._round_trip.input_notes(source, input_ids_T)
         return [text_row(record.index, 0, 1, input_ids_T, [], notes=notes)]
 
     def _cut(self, max_length: int | None, **text: str) -> tuple[list[int], int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bigft.config.errors import BadInput, Problem
 from bigft.data.records import Record
+from bigft.tasks.text_classification.fields import given
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,9 +53,7 @@ class Encoder:
 
         Of a pair the second text goes through windows, each behind the whole of the first.
         """
-        texts = [
-            [one.fields[name] for name in ("text", "pair") if name in one.fields] for one in records
-        ]
+        texts = [list(given(record).values()) for record in records]
         for record, text, ids_T, types_T in zip(records, texts, *self._whole(texts), strict=True):
             if self._limit is None or len(ids_T) <= self._limit.tokens:
                 yield [Encoded(ids_T, types_T)]

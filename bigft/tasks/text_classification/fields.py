@@ -94,6 +94,11 @@ def texts(record: Record, data: DataConfig) -> list[str]:
     return values
 
 
+def given(record: Record) -> dict[str, str]:
+    """Of a record in the one form its text, and of a pair the second one."""
+    return {name: record.fields[name] for name in ("text", "pair") if name in record.fields}
+
+
 def _are_two_texts(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
 

@@ -13,9 +13,10 @@ import numpy as np
 from bigft.config.errors import BadInput, Problem
 from bigft.data.records import Record
 from bigft.tasks.protocol import Metric, Prediction
-from bigft.tasks.scores.ranking import Ranked
+from bigft.tasks.scores.ranking import Ranked, mean_of_defined
 from bigft.tasks.text_classification.decisions import Decisions
 from bigft.tasks.text_classification.fields import MULTI, REGRESSION
+from bigft.tasks.text_classification.metric import Tunable
 
 
 class GroupedMetric:
@@ -53,8 +54,9 @@ class GroupedMetric:
         self._inner.merge(state["inner"])
         self._texts += map(tuple, state["texts"])
 
-    def tuned(self) -> Any:
-        return self._inner.tuned()  # type: ignore[attr-defined]
+    def tuned(self) -> float | list[float]:
+        assert isinstance(self._inner, Tunable)
+        return self._inner.tuned()
 
     def _groups(self) -> list[Ranked]:
         found: dict[int, list[tuple[float, float]]] = defaultdict(list)
@@ -67,9 +69,9 @@ class GroupedMetric:
         groups = self._groups()
         return {
             **self._inner.compute(),
-            "group_auc": _mean([group.auc() for group in groups]),
-            "mrr": _mean([group.reciprocal_rank() for group in groups]),
-            f"ndcg_at_{self._k}": _mean([group.ndcg(self._k) for group in groups]),
+            "group_auc": mean_of_defined([group.auc() for group in groups]),
+            "mrr": mean_of_defined([group.reciprocal_rank() for group in groups]),
+            f"ndcg_at_{self._k}": mean_of_defined([group.ndcg(self._k) for group in groups]),
         }
 
     def report(self) -> str:
@@ -98,8 +100,3 @@ def _worth(decisions: Decisions) -> list[float]:
 
 def _hash(group: str) -> int:
     return int.from_bytes(blake2b(group.encode(), digest_size=8).digest())
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan

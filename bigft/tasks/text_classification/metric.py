@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from bigft.tasks.scores.ranking import (
     average_precision,
     average_precision_error,
     best_threshold,
+    mean_of_defined,
     pearson,
     roc_auc,
     spearman,
@@ -26,6 +27,15 @@ from bigft.tasks.text_classification.decisions import Decisions
 CALIBRATION_BINS = 15
 SHOWN_CONFUSIONS = 10
 MATRIX_LABELS = 12  # up to which the whole confusion matrix is shown
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A metric that chooses thresholds on what it measures."""
+
+    def tuned(self) -> float | list[float]:
+        """A probability, or of several labels one for each."""
+        ...
 
 
 class SingleLabelMetric:
@@ -39,7 +49,6 @@ class SingleLabelMetric:
         self._decisions, self._labels = decisions, decisions.labels
         size = len(self._labels)
         self._confusion = np.zeros((size, size), np.int64)  # [gold, predicted]
-        self._in_scope = np.zeros((size, size), np.int64)  # the same without the threshold
         self._bins = np.zeros((3, CALIBRATION_BINS))  # records, right ones, their probabilities
         self._scores = Scores()
 
@@ -53,7 +62,6 @@ class SingleLabelMetric:
             self._bins[:, place] += 1, probabilities[gold] == best, best
             if (outside := self._decisions.outside) is not None:
                 inside = self._decisions.best_inside(probabilities)
-                self._in_scope[gold, inside] += 1
                 self._scores.add(1 - probabilities[inside], gold == outside)
             elif len(self._labels) == 2:
                 self._scores.add(probabilities[1], gold == 1)
@@ -61,15 +69,13 @@ class SingleLabelMetric:
     def state(self) -> dict[str, Any]:
         return {
             "confusion": _sparse(self._confusion),
-            "in_scope": _sparse(self._in_scope),
             "bins": self._bins.tolist(),
             "scores": self._scores.state(),
         }
 
     def merge(self, state: dict[str, Any]) -> None:
-        for name, counts in (("confusion", self._confusion), ("in_scope", self._in_scope)):
-            for gold, predicted, count in state[name]:
-                counts[gold, predicted] += count
+        for gold, predicted, count in state["confusion"]:
+            self._confusion[gold, predicted] += count
         self._bins += np.array(state["bins"])
         self._scores.merge(state["scores"])
 
@@ -188,7 +194,7 @@ class MultiLabelMetric:
         return {
             "micro_f1": _share(2 * hits.sum(), (gold + said).sum()),
             "macro_f1": float(f1[there].mean()) if there.any() else math.nan,
-            "average_precision": _mean(precision),
+            "average_precision": mean_of_defined(precision),
             "subset_accuracy": _share(self._right, self._texts),
         }
 
@@ -252,11 +258,6 @@ def _sparse(counts: Any) -> list[list[int]]:
 
 def _share(part: Any, whole: Any) -> float:
     return float(part / whole) if whole else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
 
 
 def _undefined(scores: Mapping[str, float]) -> Iterator[str]:

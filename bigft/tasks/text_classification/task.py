@@ -12,9 +12,10 @@ import numpy as np
 from bigft.config.errors import BadInput, Problem
 from bigft.config.sections import RunConfig
 from bigft.config.tasks import TextClassification as Options
+from bigft.data.prepare import encode_one
 from bigft.data.records import IGNORE_INDEX, Batch, Record, Row
 from bigft.data.split import PreparedSplit
-from bigft.tasks.labels import class_weights, label_options
+from bigft.tasks.labels import Classes
 from bigft.tasks.protocol import (
     Loss,
     Metric,
@@ -29,17 +30,24 @@ from bigft.tasks.round_trip import RoundTrip
 from bigft.tasks.text_classification.batch import collate
 from bigft.tasks.text_classification.decisions import Decisions
 from bigft.tasks.text_classification.encoder import Encoded, Encoder
-from bigft.tasks.text_classification.fields import MULTI, REGRESSION, SINGLE, target_of, texts
+from bigft.tasks.text_classification.fields import (
+    MULTI,
+    REGRESSION,
+    SINGLE,
+    given,
+    target_of,
+    texts,
+)
 from bigft.tasks.text_classification.groups import GroupedMetric
 from bigft.tasks.text_classification.metric import (
     MultiLabelMetric,
     RegressionMetric,
     SingleLabelMetric,
+    Tunable,
 )
 from bigft.tasks.text_classification.reading import read
 from bigft.tasks.text_classification.start import START
 from bigft.tasks.text_rows import input_ids
-from bigft.tasks.unlearnable import NO_INPUT, UNKNOWN_INPUT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,14 +73,16 @@ class TextClassification(Task):
         assert isinstance(config.task, Options)
         self.labels = list(setting.labels)
         self._config, self._options = config, config.task
-        self._tokenizer, self._facts = tokenizer, dict(setting.facts)
+        self._tokenizer = tokenizer
+        counts = setting.facts.get("label_counts") or ()
+        self._classes = Classes(self.labels, counts, config.optim)
         self._ids = {label: number for number, label in enumerate(self.labels)}
         self._limit = setting.limit
         stride = self._options.doc_stride if self._options.long_texts == "windows" else None
         self._encoder = Encoder(tokenizer, setting.limit, stride)
         self._round_trip = RoundTrip(tokenizer)
-        self._problem_type = self._facts.get("problem_type") or SINGLE
-        if self._facts:
+        self._problem_type = setting.facts.get("problem_type") or SINGLE
+        if setting.facts:
             self._check_options()
         outside = self._ids.get(self._options.out_of_scope_label or "")
         asked = self._options.decision_threshold
@@ -105,13 +115,11 @@ class TextClassification(Task):
         return read(config, reading or Reading())
 
     def encode(self, record: Record) -> list[Row]:
-        (rows,) = self.encode_all([record])
-        if isinstance(rows, BadInput):
-            raise rows
-        return rows
+        return encode_one(self.encode_all, record)
 
     def encode_all(self, records: Iterable[Record]) -> Iterator[list[Row] | BadInput]:
-        for group in _groups(records):
+        stream = iter(records)
+        while group := list(islice(stream, TOGETHER)):
             encoded = self._encoder.encode(group)
             for record, windows in zip(group, encoded, strict=True):
                 if isinstance(windows, BadInput):
@@ -152,11 +160,7 @@ class TextClassification(Task):
             assert self._limit is not None
             notes = (f"are cut at {self._limit.tokens} tokens: {self._limit.source}",)
         ids_T = [token for window in windows for token in window.ids_T]
-        if not self._round_trip.has_unknown(ids_T):
-            return notes
-        text = " ".join(_given(record).values())
-        is_unknown = self._round_trip.is_unknown(text, ids_T)
-        return (*notes, NO_INPUT if is_unknown else UNKNOWN_INPUT)
+        return notes + self._round_trip.input_notes(" ".join(given(record).values()), ids_T)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         are_windows = self._options.long_texts == "windows"
@@ -181,7 +185,7 @@ class TextClassification(Task):
 
     def examples(self, train: PreparedSplit) -> list[str]:
         lines = []
-        if counts := self._facts.get("label_counts"):
+        if counts := self._classes.counts:
             order = np.argsort(counts, kind="stable")[::-1]
             shown = [f"{self.labels[at]} {counts[at]:,}" for at in order[:FREQUENT]]
             rare = f" ... {self.labels[order[-1]]} {counts[order[-1]]:,}"
@@ -199,10 +203,7 @@ class TextClassification(Task):
     # -- model --------------------------------------------------------------------------------
 
     def model_options(self) -> dict[str, Any]:
-        options = {**label_options(self.labels), "problem_type": self._problem_type}
-        if self._config.optim.class_weights == "balanced":
-            options["label_counts"] = self._facts.get("label_counts")
-        return options
+        return {**self._classes.options, "problem_type": self._problem_type}
 
     def attach_head(self, model: PreTrainedModel) -> None:
         from bigft.models.heads.sequence import attach_sequence_head
@@ -217,18 +218,15 @@ class TextClassification(Task):
             model,
             self._problem_type,
             label_smoothing=optim.label_smoothing_factor,
-            class_weights=self._class_weights(),
+            class_weights=self._classes.weights,
             focal_gamma=optim.focal_gamma,
         )
-
-    def _class_weights(self) -> list[float] | None:
-        return class_weights(self._config.optim, self.labels, self._facts.get("label_counts") or [])
 
     def uniform_loss(self) -> float | None:
         if self._problem_type == REGRESSION:
             return None
         classes = len(self.labels) if self._problem_type == SINGLE else 2
-        return max([1.0, *(self._class_weights() or [])]) * math.log(classes)
+        return self._classes.largest_weight * math.log(classes)
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         output = engine(labels_BT=batch.labels, scale=scale, **batch.inputs)
@@ -254,7 +252,7 @@ class TextClassification(Task):
             name = "value" if self._problem_type == REGRESSION else "probabilities"
             value = found[0] if self._problem_type == REGRESSION else found
             return {name: value, "target": parts[0]["target"]}
-        return {**_given(record), **self._answer(found)}
+        return {**given(record), **self._answer(found)}
 
     def _answer(self, found: Sequence[float]) -> Prediction:
         """What a user reads: the label with its probability, and the next ones."""
@@ -284,7 +282,8 @@ class TextClassification(Task):
     def tuned(self, metric: Metric) -> dict[str, Any]:
         if self._options.decision_threshold != "tune":
             return {}
-        found = metric.tuned()  # type: ignore[attr-defined]
+        assert isinstance(metric, Tunable)
+        found = metric.tuned()
         return {THRESHOLD: found} if not (isinstance(found, float) and math.isnan(found)) else {}
 
     def use_tuned(self, values: Mapping[str, Any]) -> None:
@@ -309,13 +308,3 @@ class TextClassification(Task):
 
     def answer(self, engine: Any, batch: Batch) -> list[Prediction]:
         return self.predict(engine, batch).parts
-
-
-def _given(record: Record) -> Prediction:
-    return {name: record.fields[name] for name in ("text", "pair") if name in record.fields}
-
-
-def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
-    stream = iter(records)
-    while group := list(islice(stream, TOGETHER)):
-        yield group

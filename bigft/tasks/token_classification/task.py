@@ -19,7 +19,7 @@ from bigft.data.split import PreparedSplit
 from bigft.data.tag_schemes import Scheme
 from bigft.data.tag_spellings import detect_tagging, respelled, tagging_notes
 from bigft.data.words import split_words
-from bigft.tasks.labels import class_weights, label_options
+from bigft.tasks.labels import Classes
 from bigft.tasks.prompts import text_of
 from bigft.tasks.protocol import (
     Loss,
@@ -69,7 +69,8 @@ class TokenClassification(Task):
         assert isinstance(config.task, Options)
         self.labels = list(setting.labels)
         self._config, self._options = config, config.task
-        self._facts = dict(setting.facts)
+        counts = setting.facts.get("label_counts", ())
+        self._classes = Classes(self.labels, counts, config.optim)
         self._tokenizer = tokenizer
         self._ids = {label: number for number, label in enumerate(self.labels)}
         self._windower = Windower(
@@ -203,8 +204,7 @@ class TokenClassification(Task):
 
     def model_options(self) -> dict[str, Any]:
         """What the model's config must say of the labels."""
-        is_balanced = self._config.optim.class_weights == "balanced"
-        return {**label_options(self.labels), **(self._facts if is_balanced else {})}
+        return self._classes.options
 
     def attach_head(self, model: PreTrainedModel) -> None:
         from bigft.models.heads.token import attach_token_head
@@ -213,15 +213,11 @@ class TokenClassification(Task):
         attach_token_head(
             model,
             label_smoothing=optim.label_smoothing_factor,
-            class_weights=self._class_weights(),
+            class_weights=self._classes.weights,
         )
 
-    def _class_weights(self) -> list[float] | None:
-        counts = self._facts.get("label_counts", [])
-        return class_weights(self._config.optim, self.labels, counts)
-
     def uniform_loss(self) -> float:
-        return max([1.0, *(self._class_weights() or [])]) * math.log(len(self.labels))
+        return self._classes.largest_weight * math.log(len(self.labels))
 
     def loss(self, engine: Any, batch: Batch, scale: float) -> Loss:
         output = engine(labels_BT=batch.labels, scale=scale, **batch.inputs)

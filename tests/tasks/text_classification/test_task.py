@@ -1,4 +1,4 @@
-"""Rows, batches and answers of texts: windows are one target, and answers those of their mean."""
+"""Rows and batches of texts: the windows of a text are one target."""
 
 from __future__ import annotations
 
@@ -9,62 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import byte_tokenizer, letter_tokenizer
-from tokenizers.processors import TemplateProcessing
+from tasks.labelled import MULTI, REGRESSION, SINGLE, config, pair_tokenizer, prompt, record, task
+from tiny import byte_tokenizer
 
 from bigft.config.errors import BadInput
-from bigft.config.sections import RunConfig
 from bigft.data.records import Record, Row
-from bigft.models.limits import Limit
-from bigft.tasks.protocol import Reading, Setting
+from bigft.tasks.protocol import Reading
 from bigft.tasks.text_classification import TextClassification
-from bigft.tasks.text_classification.decisions import Decisions
-
-SINGLE, MULTI, REGRESSION = (
-    *("single_label_classification", "multi_label_classification"),
-    "regression",
-)
-LABELS = ["bad", "good", "none"]
-
-
-def config(**sections: dict[str, Any]) -> RunConfig:
-    given: dict[str, Any] = {
-        "task": {"name": "text-classification"},
-        "model": {"model_name_or_path": "unused"},
-        "train": {"output_dir": "unused"},
-    }
-    for name, keys in sections.items():
-        given[name] = given.get(name, {}) | keys
-    return RunConfig.model_validate(given)
-
-
-def pair_tokenizer() -> Any:
-    tokenizer = letter_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return tokenizer
-
-
-def task(
-    problem_type: str = SINGLE,
-    max_length: int | None = None,
-    tokenizer: Any = None,
-    counts: list[int] | None = None,
-    **sections: dict[str, Any],
-) -> TextClassification:
-    limit = Limit(max_length, "data.max_seq_length") if max_length else None
-    labels = ["stars"] if problem_type == REGRESSION else LABELS
-    facts = {"problem_type": problem_type, "label_counts": counts or [1, 1, 1]}
-    tokenizer = tokenizer or pair_tokenizer()
-    setting = Setting(config(**sections), tokenizer, labels, limit, facts=facts)
-    return TextClassification(setting)
-
-
-def record(text: str = "bob saw", label: Any = "good", **fields: Any) -> Record:
-    return Record(0, {"text": text, "label": label, **fields}, "train.jsonl", 7)
 
 
 def tokens(one: TextClassification, row: Row) -> str:
@@ -184,10 +135,6 @@ def test_labels_are_what_the_head_documents() -> None:
     assert math.isnan(batch.without_targets().labels[0])
 
 
-def prompt(one: TextClassification, given: Any = "bob") -> Record:
-    return one.prompt(given, 0, "stdin", 1)
-
-
 def test_the_windows_of_a_text_are_one_target() -> None:
     one = task(max_length=5, task={"long_texts": "windows", "doc_stride": 0})
     rows = [*one.encode(record("abcdefg")), *one.encode(record("a"))]
@@ -222,105 +169,16 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
 
     one = task(counts=[6, 3, 1], optim={"class_weights": "balanced"})
     expected = compute_class_weight("balanced", classes=np.arange(3), y=[0] * 6 + [1] * 3 + [2])
-    assert one._class_weights() == pytest.approx(expected.tolist())
+    assert one._classes.weights == pytest.approx(expected.tolist())
     assert one.model_options()["label_counts"] == [6, 3, 1]
     missing = task(counts=[2, 0, 2], optim={"class_weights": "balanced"})
-    assert missing._class_weights() == [1.0, 1.0, 1.0]
+    assert missing._classes.weights == [1.0, 1.0, 1.0]
 
 
 def test_the_loss_of_one_that_knows_nothing() -> None:
     assert task().uniform_loss() == pytest.approx(math.log(3))
     assert task(MULTI).uniform_loss() == pytest.approx(math.log(2))
     assert task(REGRESSION).uniform_loss() is None
-
-
-# -- answers ------------------------------------------------------------------------------------
-
-
-def test_an_answer_is_made_of_the_mean_of_the_windows_logits() -> None:
-    one = task()
-    parts = [{"logits": [0.0, 4.0, 1.0], "target": []}, {"logits": [2.0, 0.0, 1.0], "target": []}]
-    found = one.stitch(parts, prompt(one))
-    probabilities = torch.tensor([1.0, 2.0, 1.0]).double().softmax(0).tolist()
-    assert found["text"] == "bob"
-    assert found["label"] == "good"
-    assert found["score"] == pytest.approx(probabilities[1])
-    assert [each["label"] for each in found["top"]] == ["good", "none", "bad"]
-    in_evaluation = one.stitch(parts, record())
-    assert in_evaluation == {"probabilities": pytest.approx(probabilities), "target": []}
-
-
-def test_answers_of_several_labels_and_of_numbers() -> None:
-    several = task(MULTI)
-    found = several.stitch([{"logits": [3.0, -1.0, 0.0], "target": []}], prompt(several))
-    assert found["labels"] == ["bad", "none"]
-    assert found["top"][0]["score"] == pytest.approx(1 / (1 + math.exp(-3)))
-    number = task(REGRESSION)
-    assert number.stitch([{"logits": [2.5], "target": []}], prompt(number))["stars"] == 2.5
-
-
-def test_below_the_threshold_a_text_is_out_of_scope() -> None:
-    decisions = Decisions(SINGLE, LABELS, outside=2, threshold=0.5)
-    assert decisions.one([0.3, 0.6, 0.1]) == 1
-    assert decisions.one([0.3, 0.45, 0.25]) == 2
-    assert decisions.one([0.55, 0.0, 0.45]) == 0
-    without = Decisions(SINGLE, LABELS, outside=2)
-    assert without.one([0.3, 0.3, 0.4]) == 2
-
-
-def test_what_is_tuned_is_gone_by() -> None:
-    options = {"out_of_scope_label": "none", "decision_threshold": "tune"}
-    files = {"train_file": "a", "validation_file": "b"}
-    one = task(task=options, data=files)
-    metric = one.metric()
-    rows = [
-        ([0.9, 0.05, 0.05], 0),
-        ([0.2, 0.7, 0.1], 1),
-        ([0.4, 0.3, 0.3], 2),
-        ([0.45, 0.5, 0.05], 2),
-    ]
-    predictions = [{"probabilities": p, "target": [gold]} for p, gold in rows]
-    metric.update(predictions, [record()] * 4)
-    values = one.tuned(metric)
-    assert values == {"decision_threshold": pytest.approx(0.6)}  # halfway between 0.5 and 0.7
-    one.use_tuned(values)
-    again = one.metric()
-    again.update(predictions, [record()] * 4)
-    assert metric.compute()["accuracy"] == 0.5
-    assert again.compute()["accuracy"] == 1
-    assert again.compute()["out_of_scope_f1"] == 1
-    fixed = task(task=options | {"decision_threshold": 0.5})
-    assert fixed.tuned(metric) == {}
-
-
-def test_thresholds_of_several_labels_are_tuned_one_by_one() -> None:
-    one = task(MULTI, task={"decision_threshold": "tune"}, data={"validation_file": "b"})
-    metric = one.metric()
-    rows = [
-        ([0.2, 0.9, 0.1], [1, 0, 0]),
-        ([0.1, 0.95, 0.2], [0, 1, 0]),
-        ([0.3, 0.8, 0.4], [1, 0, 0]),
-    ]
-    predictions = [{"probabilities": p, "target": gold} for p, gold in rows]
-    metric.update(predictions, [record()] * 3)
-    assert one.tuned(metric)["decision_threshold"] == pytest.approx([0.15, 0.925, 0.5])
-
-
-# -- prompts ------------------------------------------------------------------------------------
-
-
-def test_prompts_are_texts_pairs_and_the_columns_of_the_data() -> None:
-    one = task()
-    assert prompt(one, {"text": "a"}).fields == {"text": "a"}
-    assert prompt(one, {"premise": "a", "hypothesis": "b"}).fields == {"text": "a", "pair": "b"}
-    assert prompt(one, {"text": ["a", "b"]}).fields == {"text": "a", "pair": "b"}
-    named = task(data={"text_column_name": "said"})
-    assert prompt(named, {"said": "a"}).fields == {"text": "a"}
-    assert prompt(named, "a").fields == {"text": "a"}
-    pairs = task(data={"text_column_name": ["one", "two"]})
-    assert prompt(pairs, {"one": "a", "two": "b"}).fields == {"text": "a", "pair": "b"}
-    with pytest.raises(BadInput, match="stdin:1: no field one; there are text"):
-        prompt(pairs, "a")
 
 
 # -- reading ------------------------------------------------------------------------------------
