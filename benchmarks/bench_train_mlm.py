@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
+import processes
 from processes import ROOT, cpu_model, device_slug
 from rows import RESULTS, versions, write_rows
 
@@ -34,6 +32,7 @@ COLUMNS = ("provider", "seed", *MEASURED, *CONDITIONS)
 IGNORED = -100
 STATES = 3  # beside the weights: gradients and AdamW's two moments, on both sides
 MIB = 1 << 20
+BEGINS = "training:"  # a line of both sides, when the model is there and nothing is trained yet
 
 Line = dict[str, Any]
 
@@ -91,57 +90,29 @@ PROVIDERS: dict[str, Callable[[argparse.Namespace, int, Path], list[str]]] = {
 
 def run(provider: str, args: argparse.Namespace, seed: int, folder: Path) -> Line:
     """What one training came to. Exits with the tail of its output if it fails."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        "OMP_NUM_THREADS": str(args.threads),
-        "BIGFT_CACHE": str(folder / "cache"),  # empty: every provider prepares its data itself
-    }
-    words, log = PROVIDERS[provider](args, seed, folder), folder / "log.txt"
-    metrics, at_start = folder / "run" / "metrics.jsonl", 0
-    started, clock = time.time(), time.monotonic()
-    with log.open("wb") as output:
-        process = Popen(
-            [sys.executable, *words], env=environment, stdout=output, stderr=output, cwd=ROOT
-        )
-        while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-            if not at_start and any(event["event"] == "start" for event in events(metrics)):
-                at_start = resident(process.pid)
-            time.sleep(0.02)
-    wall_seconds, usage = time.monotonic() - clock, ended[2]
-    process.returncode = os.waitstatus_to_exitcode(ended[1])
-    if process.returncode != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
-        sys.exit(f"exit code {process.returncode} of python {' '.join(words)}\n{tail}")
+    words, metrics = PROVIDERS[provider](args, seed, folder), folder / "run" / "metrics.jsonl"
+    process = processes.run(words, folder, args.threads, until=BEGINS)
+    assert process.rss_mib_then is not None
     (begin,) = [event for event in events(metrics) if event["event"] == "start"]
     steps = [event for event in events(metrics) if event["event"] == "log"]
     timed = steps[SKIPPED:]
     seconds = timed[-1]["time"] - steps[SKIPPED - 1]["time"]
     targets = sum(step["num_targets"] for step in steps)
-    states = STATES * 4 * begin["trainable_parameters"]
+    states = STATES * 4 * begin["trainable_parameters"] / MIB
     return {
         "tokens_per_second": sum(step["num_tokens"] for step in timed) / seconds,
         "train_loss": sum(step["loss"] * step["num_targets"] for step in steps) / targets,
         "targets": targets,
         "steps": len(steps),
-        "seconds_to_first_step": steps[0]["time"] - started,
-        "wall_seconds": wall_seconds,
-        "peak_rss_mib": usage.ru_maxrss / 1024,
-        "extra_mib": (usage.ru_maxrss * 1024 - at_start - states) / MIB,
+        "seconds_to_first_step": steps[0]["time"] - process.started,
+        "wall_seconds": process.wall_seconds,
+        "peak_rss_mib": process.peak_rss_mib,
+        "extra_mib": process.peak_rss_mib - process.rss_mib_then - states,
     }
 
 
 def events(metrics: Path) -> Iterator[Line]:
-    if metrics.exists():
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            if line.endswith("}"):  # else it is being written
-                yield json.loads(line)
-
-
-def resident(pid: int) -> int:
-    """Bytes."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
 
 
 # -- the Trainer's process: what transformers' run_mlm.py does, on bigft's rows -------------------
@@ -184,6 +155,7 @@ def train_with_trainer(args: argparse.Namespace) -> None:
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
             tell(event="start", trainable_parameters=trainable)
+            print(BEGINS, flush=True)
             time.sleep(0.2)  # for the memory to be read
 
         def on_log(self, *_: Any, logs: Line, **__: Any) -> None:

@@ -22,8 +22,8 @@ class Finished(NamedTuple):
     """A process that ended well.
 
     started: unix seconds.  cpu_seconds: of it and of the children that it waited for.
-    peak_rss_mib: its own.  seconds_until: to the line of output that was waited for; None: none
-    was.
+    peak_rss_mib: its own.  seconds_until: to the line of output that was waited for, and
+    rss_mib_then: its memory when that came; None: none was.
     """
 
     started: float
@@ -31,6 +31,7 @@ class Finished(NamedTuple):
     cpu_seconds: float
     peak_rss_mib: float
     seconds_until: float | None = None
+    rss_mib_then: float | None = None
 
 
 def run(
@@ -44,7 +45,7 @@ def run(
 
     folder: of its cache, which is empty at first: every provider prepares its data itself.
     threads: OMP_NUM_THREADS; None: as it is here.  checkout: whose bigft it imports.
-    until: the beginning of a line of its output, whose time is taken.
+    until: the beginning of a line of its output, at which time and memory are taken.
     """
     environment = {
         **os.environ,
@@ -54,7 +55,8 @@ def run(
     }
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    started, clock, seconds_until = time.time(), time.monotonic(), None
+    started, clock = time.time(), time.monotonic()
+    seconds_until = rss_mib_then = None
     process = subprocess.Popen(
         [sys.executable, *words],
         env=environment,
@@ -70,6 +72,7 @@ def run(
         lines.append(line)
         if until and seconds_until is None and line.startswith(until):
             seconds_until = time.monotonic() - clock
+            rss_mib_then = _resident(process.pid)
     # wait4 tells this child's peak; RUSAGE_CHILDREN would be the peak over all of them.
     _, status, usage = os.wait4(process.pid, 0)
     wall_seconds = time.monotonic() - clock
@@ -79,7 +82,14 @@ def run(
         ended = f"exit code {process.returncode} of python {' '.join(words)} in {checkout}"
         sys.exit(f"{ended}\n{''.join(lines[-TAIL:])}")
     cpu_seconds = usage.ru_utime + usage.ru_stime
-    return Finished(started, wall_seconds, cpu_seconds, usage.ru_maxrss / 1024, seconds_until)
+    peak_rss_mib = usage.ru_maxrss / 1024
+    return Finished(started, wall_seconds, cpu_seconds, peak_rss_mib, seconds_until, rss_mib_then)
+
+
+def _resident(pid: int) -> float:
+    """MiB; of a process that is not yet waited for."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def cpu_model() -> str:
